@@ -1,0 +1,35 @@
+"""oodbench: which out-of-distribution detector to trust, on which unknowns, and how surely."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oodbench.benchmark import run as run
+    from oodbench.datasets.adapter import Card as Card
+    from oodbench.datasets.adapter import Pool as Pool
+    from oodbench.datasets.adapter import dataset as dataset
+    from oodbench.detectors.plugin import detector as detector
+    from oodbench.errors import CellSkippedError as CellSkippedError
+    from oodbench.errors import OodbenchError as OodbenchError
+
+# Loaded on first use, so that `import oodbench` loads no torch.
+_PUBLIC = {
+    "run": "oodbench.benchmark",
+    "detector": "oodbench.detectors.plugin",
+    "dataset": "oodbench.datasets.adapter",
+    "Card": "oodbench.datasets.adapter",
+    "Pool": "oodbench.datasets.adapter",
+    "OodbenchError": "oodbench.errors",
+    "CellSkippedError": "oodbench.errors",
+}
+__all__ = ["Card", "CellSkippedError", "OodbenchError", "Pool", "dataset", "detector", "run"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'oodbench' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,269 @@
+"""A cell: one detector under one exposure, fitted once, evaluated under every protocol that has that exposure."""
+
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic_core import to_jsonable_python
+
+from oodbench.classifiers.store import Classifier
+from oodbench.datasets.splits import Split, SuiteData
+from oodbench.detectors.selection import Chosen
+from oodbench.errors import CellSkippedError, LeakError, OodbenchError
+from oodbench.evaluation.metrics import metrics
+from oodbench.evidence.store import ENGINE_VERSION
+from oodbench.protocols.case import Case
+from oodbench.records.provenance import provenance
+from oodbench.records.record import (
+    ClassifierPart,
+    DatasetPart,
+    DetectorPart,
+    Metric,
+    Record,
+    Result,
+    SuitePart,
+    Timing,
+)
+from oodbench.records.store import write_record, write_scores
+from oodbench.scoring import Fitted, Observed, fit, score
+from oodbench.suites.suite import Suite
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A suite under one seed: the classifier and all evidence.
+
+    Attributes:
+        suite: The suite.
+        seed: The seed.
+        limit: How many samples of each split were kept, if not all.
+        classifier: The trained classifier.
+        train: What it was trained on.
+        meta: Known samples that detectors are fitted on.
+        test: Known samples that they are tested on.
+        exposed: Unknown samples that they may be fitted on.
+        unknown: Unknown samples that they are tested on.
+    """
+
+    suite: Suite
+    seed: int
+    limit: int | None
+    classifier: Classifier
+    train: Split
+    meta: Observed
+    test: Observed
+    exposed: Mapping[str, Observed]
+    unknown: Mapping[str, Observed]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is fitted once: a detector under an exposure, and the protocols' cases that ask for it."""
+
+    chosen: Chosen
+    exposed: tuple[str, ...]
+    cases: tuple[tuple[str, Case], ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there are no scores."""
+
+    status: str
+    error: str
+
+
+def refuse_leaks(drawn: SuiteData, case: Case) -> None:
+    """Stop if a detector or the classifier would be fitted on a sample that it is tested on.
+
+    Raises:
+        LeakError: Names the splits and the number of samples.
+    """
+    fitted = [drawn.train, drawn.meta, *(drawn.exposed[name] for name in case.exposed)]
+    tested = [drawn.test, *(drawn.unknown[name] for name in case.tested)]
+    for one in fitted:
+        for other in tested:
+            shared = len(np.intersect1d(one.digests, other.digests))
+            if shared:
+                raise LeakError(
+                    f"{shared} samples of {other.dataset} ({other.part}) would be tested on and are also in "
+                    f"{one.dataset} ({one.part}), which is fitted on."
+                )
+
+
+def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
+    """Fit the detector once, score each test set once, and write the records of all cases.
+
+    A detector that fails costs its own cells only.
+    """
+    parameters = cell.chosen.parameters(trial.seed)
+    fitting = [trial.meta, *(trial.exposed[name] for name in cell.exposed)]
+    fitted = _attempt(lambda: fit(cell.chosen.plugin.build(parameters), fitting))
+    scored: dict[str, NDArray[np.floating] | Failure] = {}
+    seconds = 0.0
+    for _, case in cell.cases:
+        for observed in _test_sets(trial, case):
+            if isinstance(fitted, Fitted) and observed.split.dataset not in scored:
+                start = time.perf_counter()
+                scored[observed.split.dataset] = _attempt(partial(score, fitted.detector, observed.evidence))
+                seconds += time.perf_counter() - start
+    count = sum(len(scores) for scores in scored.values() if not isinstance(scores, Failure))
+    for protocol, case in cell.cases:
+        failure = fitted if isinstance(fitted, Failure) else None
+        scores: dict[str, NDArray[np.floating]] = {}
+        for observed in _test_sets(trial, case):
+            found = scored.get(observed.split.dataset)
+            if isinstance(found, Failure):
+                failure = failure or Failure(found.status, f"on {observed.split.dataset}: {found.error}")
+            elif found is not None:
+                scores[observed.split.dataset] = found
+        record = _record(trial, cell, protocol, case, parameters)
+        if failure is not None:
+            record = record.model_copy(update={"status": failure.status, "error": failure.error})
+        elif isinstance(fitted, Fitted):
+            record = record.model_copy(
+                update={
+                    "detector": record.detector.model_copy(update={"learnt": fitted.learnt}),
+                    "threshold": fitted.threshold,
+                    "results": _results(trial, case, scores, fitted.threshold),
+                    "scores": write_scores(out, record.cell_id, _table(trial, case, scores)),
+                    "timing": Timing(fit_s=fitted.seconds, score_ms_per_sample=1e3 * seconds / max(count, 1)),
+                }
+            )
+        write_record(out, record)
+        yield record
+
+
+def _attempt(compute: Any) -> Any:  # noqa: ANN401
+    """The result, or why there is none; whatever a plugin raises stays in its cell."""
+    try:
+        return compute()
+    except CellSkippedError as skipped:
+        return Failure("skipped", str(skipped))
+    except OodbenchError as error:
+        return Failure("failed", str(error))
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        return Failure("failed", f"it raised {type(error).__name__}: {error} ({where})")
+
+
+def _test_sets(trial: Trial, case: Case) -> list[Observed]:
+    return [trial.test, *(trial.unknown[name] for name in case.tested)]
+
+
+def _results(
+    trial: Trial, case: Case, scores: Mapping[str, NDArray[np.floating]], threshold: float | None
+) -> list[Result]:
+    known_scores, known_wrong = scores[trial.test.split.dataset], trial.test.wrong
+    n_known, n_wrong = len(known_wrong), int(known_wrong.sum())
+    if not case.tested:
+        values = _failure(metrics(known_scores, known_wrong, threshold))
+        name = trial.test.split.dataset
+        return [
+            Result(dataset=name, role="known", group="-", n_known=n_known, n_wrong=n_wrong, n_unknown=0, metrics=values)
+        ]
+    results = []
+    for name in case.tested:
+        together = np.concatenate([known_scores, scores[name]])
+        unknown = np.arange(len(together)) >= n_known
+        wrong = np.concatenate([known_wrong, np.ones(len(scores[name]), dtype=bool)])
+        values = {key: Metric(value=value) for key, value in metrics(together, unknown, threshold).items()}
+        results.append(
+            Result(
+                dataset=name,
+                role="unknown",
+                group=trial.suite.sources()[name].group,
+                n_known=n_known,
+                n_wrong=n_wrong,
+                n_unknown=len(scores[name]),
+                metrics=values | _failure(metrics(together, wrong, threshold)),
+            )
+        )
+    return results
+
+
+def _failure(values: Mapping[str, float | None]) -> dict[str, Metric]:
+    return {f"failure_{name}": Metric(value=value) for name, value in values.items()}
+
+
+def _table(trial: Trial, case: Case, scores: Mapping[str, NDArray[np.floating]]) -> pa.Table:
+    sets = _test_sets(trial, case)
+    names = [observed.split.dataset for observed in sets]
+    sizes = [len(observed.split.labels) for observed in sets]
+    codes = pa.array(np.repeat(np.arange(len(names), dtype=np.int32), sizes))
+    return pa.table({
+        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array(names)),
+        "index": np.concatenate([observed.split.indices for observed in sets]),
+        "label": np.concatenate([observed.split.labels for observed in sets]),
+        "prediction": np.concatenate([observed.evidence.predictions.numpy() for observed in sets]),
+        "score": np.concatenate([scores[name].astype(np.float64) for name in names]),
+    })  # fmt: skip
+
+
+def _record(trial: Trial, cell: Cell, protocol: str, case: Case, parameters: Mapping[str, Any]) -> Record:
+    """The record of a cell without its results."""
+    tested = _test_sets(trial, case)
+    fitted = [trial.meta, *(trial.exposed[name] for name in case.exposed)]
+    datasets = {observed.split.dataset: _dataset(observed.split) for observed in tested}
+    for split in [trial.train, *(observed.split for observed in fitted)]:
+        datasets[f"{split.dataset} ({split.part})"] = _dataset(split)
+    detector = DetectorPart(
+        name=cell.chosen.plugin.name,
+        version=cell.chosen.version,
+        params=to_jsonable_python(dict(parameters)),
+        distribution=cell.chosen.distribution,
+    )
+    suite = SuitePart(name=trial.suite.name, version=trial.suite.version, limit=trial.limit)
+    identity = {
+        "suite": suite.model_dump(),
+        "groups": {name: source.group for name, source in trial.suite.sources().items()},
+        "protocol": protocol,
+        "exposed": case.exposed,
+        "tested": case.tested,
+        "seed": trial.seed,
+        "detector": detector.model_dump(),
+        "weights": trial.classifier.weights_sha256,
+        "datasets": {name: part.sha256 for name, part in datasets.items()},
+        "engine": ENGINE_VERSION,
+        "oodbench": version("oodbench"),
+    }
+    return Record(
+        cell_id=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+        status="ok",
+        suite=suite,
+        protocol=protocol,
+        exposed=list(case.exposed),
+        seed=trial.seed,
+        detector=detector,
+        classifier=ClassifierPart(
+            name=trial.classifier.name,
+            accuracy=float(1 - trial.test.wrong.mean()),
+            weights_sha256=trial.classifier.weights_sha256,
+        ),
+        results=[],
+        datasets=datasets,
+        provenance=provenance(),
+    )
+
+
+def _dataset(split: Split) -> DatasetPart:
+    return DatasetPart(
+        adapter=split.adapter,
+        split=split.origin,
+        n=len(split.labels),
+        sha256=split.sha256,
+        source=split.source,
+        available=split.available,
+        official=split.official,
+    )

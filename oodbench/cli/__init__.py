@@ -1,0 +1,64 @@
+"""The command line: one file a verb, loaded when it is called."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from oodbench.errors import OodbenchError
+
+VERBS = {
+    "run": "Run detectors on a suite and print a table for each protocol.",
+    "list": "List the plugins of a kind.",
+    "info": "Say what a plugin is; of a data set, draw a contact sheet.",
+    "data": "Say which data sets of a suite are there, and get them.",
+    "leaderboard": "Render boards from records.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a verb's module when the verb is called, so that --help stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"oodbench.cli.{cmd_name}"), "command")  # noqa: B009
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="oodbench")
+def cli() -> None:
+    r"""Which out-of-distribution detector to trust, on which unknowns, and how surely.
+
+    \b
+    oodbench run --detector grad-combo     a table of results, without network or data
+    oodbench list detectors                what there is
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:  # noqa: ANN401
+    """Run the command line; a user's mistake ends in one sentence and the exit status of its kind."""
+    logging.basicConfig(format="oodbench: %(message)s")
+    try:
+        status = cli.main(args=arguments, prog_name="oodbench", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("oodbench: interrupted; the records of finished cells are kept.", err=True)
+        sys.exit(130)
+    except OodbenchError as error:
+        click.echo(f"oodbench: {error}", err=True)
+        sys.exit(error.exit_status)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,93 @@
+"""``oodbench info``."""
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oodbench import registry
+from oodbench.errors import UsageError
+from oodbench.parameters import defaults, split_spec
+
+
+@click.command(name="info", short_help="Say what a plugin is.")
+@click.argument("name")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Of a data set, draw a contact sheet of images as a suite's classifier sees them.",
+)
+@click.option(
+    "-s",
+    "--suite",
+    metavar="NAME|FILE",
+    help="The suite whose input the sheet shows. Default: the first one that has the data set.",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), envvar="OODBENCH_DATA", metavar="DIR", help="Folder of the data sets."
+)
+@click.option("--download", is_flag=True, help="Download the data set if it is not there.")
+@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Python file that declares plugins.")  # fmt: skip
+def command(
+    name: str, sheet: Path | None, suite: str | None, data: Path | None, download: bool, plugins: tuple[Path, ...]
+) -> None:
+    """Say what a detector, data set, classifier, protocol or suite is, with its parameters.
+
+    NAME of a data set may have parameters: 'imagefolder:PATH', 'digits:classes=…'.
+    """
+    for file in plugins:
+        registry.load_file(file)
+    plain = split_spec(name)[0]
+    kinds = [kind for kind in registry.KINDS if plain in registry.entries(kind)]
+    if not kinds:
+        every = [one for kind in registry.KINDS for one in registry.entries(kind)]
+        close = difflib.get_close_matches(plain, every, n=3, cutoff=0.5)
+        raise UsageError(
+            f"nothing is named {plain!r}; "
+            + (f"did you mean {' or '.join(close)}?" if close else "see `oodbench list`.")
+        )
+    if sheet is not None:
+        if "datasets" not in kinds:
+            raise UsageError(f"{plain!r} is no data set, so there is no contact sheet of it.")
+        from oodbench.datasets.contact_sheet import draw_sheet
+        from oodbench.folders import data_folder
+
+        sheet_suite = draw_sheet(name, suite, data_folder(data), sheet, download=download)
+        click.echo(f"{sheet}: {name} as the classifier of the suite {sheet_suite} sees it.")
+        return
+    for kind in kinds:
+        click.echo("\n".join(_describe(registry.get(kind, plain))))
+
+
+def _describe(entry: registry.Entry) -> list[str]:
+    plugin = registry.load(entry.kind, entry.name)
+    lines = [f"{entry.name}: {entry.kind[:-1]} of {entry.distribution} {entry.version} ({entry.target})"]
+    if entry.kind == "suites":
+        return [*lines, "", Path(plugin).read_text(encoding="utf-8").rstrip()]
+    function = getattr(plugin, "target", None) or getattr(plugin, "function", None) or plugin
+    lines += ["", *(inspect.getdoc(function) or "no description").splitlines()]
+    card = getattr(plugin, "card", None)
+    if card is not None:
+        size = ", ".join(f"{n:,} {split}" for split, n in card.size.items()) or "as many as asked for"
+        lines += ["", card.summary, f"  shape     {card.shape}", f"  size      {size}", f"  licence   {card.licence}",
+                  f"  citation  {card.citation}", f"  source    {card.source}"]  # fmt: skip
+    needs = getattr(plugin, "needs", ())
+    if needs:
+        lines += ["", f"needs: {', '.join(needs)}"]
+    offered = defaults(function) if entry.kind in ("detectors", "datasets") else {}
+    if offered:
+        lines += ["", "parameters:", *(f"  {_parameter(one)}" for one in offered.values())]
+    return lines
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    annotation: Any = parameter.annotation
+    kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    if str(annotation).startswith(("typing.", "tuple")) or "|" in str(annotation):
+        kind = str(annotation).removeprefix("typing.")
+    given = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
+    return f"{parameter.name}: {kind}{given}"

@@ -1,0 +1,173 @@
+"""Public data sets through torchvision's classes; they use the network only where that is allowed."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
+from oodbench.errors import MissingPrerequisiteError, UsageError
+
+_EMNIST_CITATION = "Cohen, Afshar, Tapson, van Schaik 2017: EMNIST, an extension of MNIST to handwritten letters"
+
+
+@dataset(
+    "emnist-digits",
+    card=Card(
+        summary="Handwritten digits of NIST Special Database 19, classes balanced.",
+        licence="public domain (NIST Special Database 19)",
+        citation=f"{_EMNIST_CITATION}, arXiv 1702.05373",
+        shape="28×28",
+        size={"train": 240_000, "test": 40_000},
+        source="torchvision.datasets.EMNIST, split digits",
+    ),
+)
+def emnist_digits(request: Request) -> Pool:
+    """EMNIST digits, turned upright."""
+    return _emnist(request, "digits")
+
+
+@dataset(
+    "emnist-letters",
+    card=Card(
+        summary="Handwritten letters of NIST Special Database 19, upper and lower case merged into 26 classes.",
+        licence="public domain (NIST Special Database 19)",
+        citation=f"{_EMNIST_CITATION}, arXiv 1702.05373",
+        shape="28×28",
+        size={"train": 124_800, "test": 20_800},
+        source="torchvision.datasets.EMNIST, split letters",
+    ),
+)
+def emnist_letters(request: Request) -> Pool:
+    """EMNIST letters, turned upright."""
+    return _emnist(request, "letters")
+
+
+@dataset(
+    "mnist",
+    card=Card(
+        summary="Handwritten digits.",
+        licence="CC BY-SA 3.0",
+        citation="LeCun, Cortes, Burges 1998: The MNIST database of handwritten digits",
+        shape="28×28",
+        size={"train": 60_000, "test": 10_000},
+        source="torchvision.datasets.MNIST",
+    ),
+)
+def mnist(request: Request) -> Pool:
+    """MNIST."""
+    from torchvision.datasets import MNIST
+
+    found = _found(lambda download: MNIST(request.root, train=request.split == "train", download=download), request,
+                   f"MNIST/raw in {request.root}")  # fmt: skip
+    return Pool(found.data.numpy(), found.targets.numpy().astype(np.int64), request.split)
+
+
+@dataset(
+    "cifar10",
+    card=Card(
+        summary="Small colour photographs of ten classes of animals and vehicles.",
+        licence="not stated by its authors; for research",
+        citation="Krizhevsky 2009: Learning multiple layers of features from tiny images",
+        shape="32×32×3",
+        size={"train": 50_000, "test": 10_000},
+        source="torchvision.datasets.CIFAR10",
+    ),
+)
+def cifar10(request: Request) -> Pool:
+    """CIFAR-10; torchvision checks the MD5 of its batches before it reads them."""
+    from torchvision.datasets import CIFAR10
+
+    found = _found(lambda download: CIFAR10(request.root, train=request.split == "train", download=download), request,
+                   f"cifar-10-batches-py in {request.root}")  # fmt: skip
+    return Pool(found.data, np.asarray(found.targets, dtype=np.int64), request.split)
+
+
+@dataset(
+    "omniglot",
+    card=Card(
+        summary="Handwritten characters of 30 alphabets, 20 drawings each (the background set), or of the ten "
+        "alphabets of the two small background sets.",
+        licence="MIT",
+        citation="Lake, Salakhutdinov, Tenenbaum 2015: Human-level concept learning through probabilistic program "
+        "induction, Science 350",
+        shape="105×105, black and white",
+        size={"all": 19_280},
+        source="torchvision.datasets.Omniglot, or images_background_small1.zip and images_background_small2.zip of "
+        "github.com/brendenlake/omniglot",
+    ),
+)
+def omniglot(request: Request) -> Pool:
+    """Omniglot's background set, or its author's small background archives; inverted to light ink on dark ground."""
+    from torchvision.datasets import Omniglot
+
+    folder = request.root / "omniglot-py"
+    archives = sorted(folder.glob("images_background_small[12].zip"))
+    whole = (folder / "images_background.zip").exists()
+    if archives and not whole and not request.download:
+        return _omniglot_archives(archives)
+    looked_for = f"images_background.zip or images_background_small[12].zip in {folder}"
+    found = _found(lambda download: Omniglot(request.root, background=True, download=download), request, looked_for)
+    labels = np.asarray([label for _, label in found._flat_character_images], dtype=np.int64)
+    return Pool(LazyImages(len(found), lambda index: 255 - np.asarray(found[index][0])), labels)
+
+
+def _emnist(request: Request, split: str) -> Pool:
+    from torchvision.datasets import EMNIST
+
+    train = request.split == "train"
+    name = f"emnist-{split}-{request.split}-images-idx3-ubyte"
+    found = _found(lambda download: EMNIST(request.root, split=split, train=train, download=download), request,
+                   f"{name} in {request.root / 'EMNIST' / 'raw'}")  # fmt: skip
+    upright = np.ascontiguousarray(found.data.numpy().transpose(0, 2, 1))  # EMNIST is stored transposed
+    return Pool(upright, found.targets.numpy().astype(np.int64), request.split)
+
+
+def _found(open_dataset: Callable[[bool], Any], request: Request, looked_for: str) -> Any:  # noqa: ANN401
+    """What torchvision finds on disk, else what it may download."""
+    try:
+        return open_dataset(False)
+    except (RuntimeError, FileNotFoundError) as missing:
+        if not request.download:
+            raise DataMissingError(looked_for, downloadable=True) from missing
+    except (ValueError, EOFError, OSError) as cause:
+        raise UsageError(f"what was found as {looked_for} cannot be read: {cause}.") from cause
+    try:
+        return open_dataset(True)
+    except Exception as cause:
+        raise MissingPrerequisiteError(
+            f"the download of {looked_for} failed: {cause}; check the connection or put the files there by hand."
+        ) from cause
+
+
+def _omniglot_archives(archives: list[Path]) -> Pool:
+    """PNG files ``…/Alphabet/characterNN/….png`` straight from the archives, in the order of their names."""
+    names: list[tuple[int, str]] = []
+    opened = []
+    for number, path in enumerate(archives):
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as cause:
+            raise UsageError(f"the archive {path} cannot be read: {cause}; fetch it again.") from cause
+        opened.append(archive)
+        names += [(number, name) for name in sorted(archive.namelist()) if name.endswith(".png")]
+    characters = {character: label for label, character in enumerate(sorted({_character(name) for _, name in names}))}
+
+    def make(index: int) -> Image:
+        number, name = names[index]
+        try:
+            drawing = Pillow.open(io.BytesIO(opened[number].read(name))).convert("L")
+        except (zipfile.BadZipFile, OSError) as cause:
+            raise UsageError(f"{name} in {archives[number]} cannot be read: {cause}; fetch it again.") from cause
+        return 255 - np.asarray(drawing)
+
+    return Pool(LazyImages(len(names), make), np.asarray([characters[_character(name)] for _, name in names]))
+
+
+def _character(name: str) -> tuple[str, str]:
+    alphabet, character = name.split("/")[-3:-1]
+    return alphabet, character

@@ -1,0 +1,109 @@
+"""Anybody's own data: folders of images, and numpy archives."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
+from oodbench.errors import UsageError
+
+_SPLITS = {"train", "test"}
+# What file managers leave behind is no mistake of the user.
+_LITTER = {"thumbs.db", "desktop.ini"}
+
+
+def _card(summary: str) -> Card:
+    return Card(summary, licence="its owner's", citation="its owner's", shape="any", source="your files")
+
+
+@dataset("imagefolder", card=_card("A folder of images, one sub-folder a class."))
+def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
+    """Images of a folder ``PATH/class/image``, ``PATH/train/class/image`` and ``PATH/test/…``, or ``PATH/image``.
+
+    Args:
+        request: Which split.
+        path: The folder.
+        invert: Whether the ink is dark on light ground and has to be inverted.
+    """
+    folder = path.expanduser()
+    if not folder.is_dir():
+        raise DataMissingError(f"the folder {folder}", downloadable=False)
+    has_splits = {child.name for child in folder.iterdir() if child.is_dir()} == _SPLITS
+    top = folder / request.split if has_splits else folder
+    files = sorted(file for file in top.rglob("*") if file.is_file() and not _is_litter(file))
+    if not files:
+        raise DataMissingError(f"images in {top}, which is empty", downloadable=False)
+    offered = {ending for ending, name in Pillow.registered_extensions().items() if name in Pillow.OPEN}
+    for file in files:
+        if file.suffix.lower() not in offered:
+            raise UsageError(
+                f"found {file}, which is not an image; expected files such as .png or .jpg only, so move it elsewhere."
+            )
+    classes = sorted({file.relative_to(top).parts[0] if file.parent != top else "" for file in files})
+    labels = [classes.index(file.relative_to(top).parts[0] if file.parent != top else "") for file in files]
+
+    def make(index: int) -> Image:
+        image = _read_image(files[index])
+        return 255 - image if invert else image
+
+    return Pool(
+        LazyImages(len(files), make), np.asarray(labels, dtype=np.int64), request.split if has_splits else "all"
+    )
+
+
+@dataset("npz", card=_card("A numpy archive with arrays `images` and `labels`."))
+def npz(request: Request, *, path: Path) -> Pool:
+    """Array ``images``, (N, H, W) or (N, H, W, 3), uint8 or floats from 0 to 1; and ``labels`` (N,), integers.
+
+    ``labels`` may be left out where the set is an unknown one.
+    """
+    file = path.expanduser()
+    if not file.is_file():
+        raise DataMissingError(f"the file {file}", downloadable=False)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
+            found = ", ".join(archive.files) or "nothing"
+    except Exception as cause:  # numpy raises half a dozen kinds for a damaged archive
+        raise UsageError(f"{file} is not a readable numpy archive (.npz without pickled objects): {cause}.") from cause
+    if "images" not in arrays:
+        raise UsageError(f"{file} has no array 'images'; it has: {found}.")
+    images = _as_uint8(arrays["images"], file)
+    labels = arrays.get("labels", np.zeros(len(images), dtype=np.int64))
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"the array 'labels' of {file} has shape {labels.shape} and dtype {labels.dtype}; expected "
+            f"({len(images)},) integers."
+        )
+    return Pool(images, labels.astype(np.int64))
+
+
+def _is_litter(file: Path) -> bool:
+    return file.name.startswith(".") or file.name.lower() in _LITTER
+
+
+def _read_image(file: Path) -> Image:
+    try:
+        with Pillow.open(file) as image:
+            return np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, Pillow.DecompressionBombError) as cause:
+        raise UsageError(f"the image {file} cannot be read: {cause}; replace or remove it.") from cause
+
+
+def _as_uint8(images: NDArray[Any], file: Path) -> Image:
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)) or not len(images):
+        raise UsageError(f"the array 'images' of {file} has shape {images.shape}; expected (N, H, W) or (N, H, W, 3).")
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if images.dtype == np.uint8:
+        return cast(Image, images)
+    if images.dtype.kind == "f" and np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1:
+        return cast(Image, np.rint(images * 255).astype(np.uint8))
+    raise UsageError(
+        f"the array 'images' of {file} has dtype {images.dtype} and values from {images.min()} to {images.max()}; "
+        "expected uint8, or floats from 0 to 1."
+    )

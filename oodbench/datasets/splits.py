@@ -1,0 +1,271 @@
+"""Disjoint splits of a suite's data sets, drawn in the order of their content's hash.
+
+The order of the hash is as good as a random one, needs no seed, is the same on every machine, and puts equal images
+side by side, so that duplicates inside one data set can be dropped and never stand on both sides of a split.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oodbench import registry
+from oodbench.datasets.adapter import DataMissingError, DatasetPlugin, Pool, Request
+from oodbench.datasets.preparation import prepare
+from oodbench.errors import LeakError, UsageError
+from oodbench.suites.suite import Source, Suite
+
+Part = Literal["train", "meta", "test", "exposed", "unknown"]
+UNKNOWN_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples of one data set for one use.
+
+    Attributes:
+        dataset: Name in the suite.
+        part: What it is used for.
+        adapter: Name of the adapter and its parameters.
+        source: Where the adapter has it from.
+        origin: The adapter's own split (``train``, ``test``, ``all``).
+        images: uint8 (N, C, H, W), as the classifier sees them.
+        labels: int64 (N,): position in the sorted classes of the known set; −1 in unknown sets.
+        indices: int64 (N,): positions in the adapter's split.
+        digests: (N,): hash of each image's content.
+        available: Number of samples that the adapter found in that split.
+        official: Number of samples that the split has in its authors' release, if it has one.
+    """
+
+    dataset: str
+    part: Part
+    adapter: str
+    source: str
+    origin: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    digests: NDArray[np.bytes_]
+    available: int
+    official: int | None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the images with their labels, in their order."""
+        content = hashlib.sha256()
+        content.update(self.digests.tobytes())
+        content.update(self.labels.astype("<i8").tobytes())
+        return content.hexdigest()
+
+    def first(self, n: int | None) -> "Split":
+        """The first n samples; all of them for None."""
+        if n is None or n >= len(self.labels):
+            return self
+        return replace(
+            self, images=self.images[:n], labels=self.labels[:n], indices=self.indices[:n], digests=self.digests[:n]
+        )
+
+
+@dataclass(frozen=True)
+class SuiteData:
+    """All splits of a suite.
+
+    Attributes:
+        classes: The known set's own labels, sorted.
+        train: What the classifier is trained on.
+        meta: What detectors are fitted on.
+        test: Known samples that are tested on.
+        exposed: Of each unknown set, the samples that may be used in fitting.
+        unknown: Of each unknown set, the samples that are tested on, the same under every protocol.
+        missing: Unknown sets that are not there, with what was looked for.
+    """
+
+    classes: tuple[int, ...]
+    train: Split
+    meta: Split
+    test: Split
+    exposed: Mapping[str, Split]
+    unknown: Mapping[str, Split]
+    missing: Mapping[str, str]
+
+
+def read_pool(
+    source: Source, root: Path, suite: Suite, split: Literal["train", "test"], *, download: bool = False
+) -> Pool:
+    """One split of a data set, as its adapter finds it."""
+    plugin: DatasetPlugin = registry.load("datasets", source.adapter)
+    resolution = suite.input.resolution or suite.input.size
+    request = Request(root, split, download, suite.input.channels, resolution)
+    return plugin.read(request, source.parameters)
+
+
+def draw_splits(
+    suite: Suite, root: Path, *, download: bool = False, limit: int | None = None, skip_missing: bool = False
+) -> SuiteData:
+    """Read a suite's data sets, bring them to its input and draw its splits.
+
+    Args:
+        suite: The suite.
+        root: The data folder.
+        download: Whether adapters may use the network.
+        limit: At most so many samples in each split but the training one.
+        skip_missing: Whether to go on without unknown sets that are not there.
+
+    Raises:
+        DataMissingError: Data sets are not there; names all of them and the command that gets them.
+        LeakError: Two data sets share samples.
+    """
+    known, *unknown = suite.sources().items()
+    missing: dict[str, DataMissingError] = {}
+    train = meta = test = None
+    exposed: dict[str, Split] = {}
+    tested: dict[str, Split] = {}
+    try:
+        train, meta, test = _known_splits(suite, *known, root, download)
+    except DataMissingError as error:
+        missing[known[0]] = error
+    for name, source in unknown:
+        try:
+            exposed[name], tested[name] = _unknown_splits(suite, name, source, root, download)
+        except DataMissingError as error:
+            missing[name] = error
+    if train is None or meta is None or test is None or not tested or (missing and not skip_missing):
+        raise _all_missing(suite, root, missing, can_skip=train is not None and bool(tested))
+    refuse_shared_samples([train, meta, test, *exposed.values(), *tested.values()])
+    classes = tuple(int(label) for label in np.unique(train.labels))
+    return SuiteData(
+        classes,
+        _relabelled(train, classes),
+        _relabelled(meta, classes).first(limit),
+        _relabelled(test, classes).first(limit),
+        {name: split.first(limit) for name, split in exposed.items()},
+        {name: split.first(limit) for name, split in tested.items()},
+        {name: error.looked_for for name, error in missing.items()},
+    )
+
+
+def refuse_shared_samples(splits: list[Split]) -> None:
+    """Stop if the same image is in two of the splits.
+
+    Raises:
+        LeakError: Names the splits and the number of shared images.
+    """
+    for one, other in combinations(splits, 2):
+        shared = len(np.intersect1d(one.digests, other.digests))
+        if shared:
+            raise LeakError(
+                f"{shared} of the {len(one.labels)} images of {one.dataset} ({one.part}) are also among the "
+                f"{len(other.labels)} of {other.dataset} ({other.part}); the sets of a suite must not share samples."
+            )
+
+
+def _known_splits(suite: Suite, name: str, source: Source, root: Path, download: bool) -> tuple[Split, Split, Split]:
+    sizes = suite.sizes
+    pool = read_pool(source, root, suite, "test", download=download)
+    everything = _whole(suite, name, source, pool)
+    if pool.split == "all":
+        train, meta, test = _cut(everything, ("train", sizes.train), ("meta", sizes.meta), ("test", sizes.test))
+    else:
+        training = _whole(suite, name, source, read_pool(source, root, suite, "train", download=download))
+        (train,) = _cut(training, ("train", sizes.train))
+        unseen = ~np.isin(everything.digests, train.digests)
+        meta, test = _cut(_subset(everything, np.flatnonzero(unseen)), ("meta", sizes.meta), ("test", sizes.test))
+    if not (len(train.labels) and len(meta.labels) and len(test.labels)):
+        raise UsageError(
+            f"the known set {name} has {len(everything.labels)} samples; too few for train, meta and test."
+        )
+    if len(np.unique(train.labels)) < 2:
+        raise UsageError(f"the known set {name} has one class only; a classifier needs at least two.")
+    return train, meta, test
+
+
+def _unknown_splits(suite: Suite, name: str, source: Source, root: Path, download: bool) -> tuple[Split, Split]:
+    everything = _whole(suite, name, source, read_pool(source, root, suite, "test", download=download))
+    everything = replace(everything, labels=np.full_like(everything.labels, UNKNOWN_LABEL))
+    exposed, unknown = _cut(everything, ("exposed", suite.sizes.exposed), ("unknown", suite.sizes.unknown))
+    if not (len(exposed.labels) and len(unknown.labels)):
+        raise UsageError(f"the unknown set {name} has {len(everything.labels)} samples; expected at least two.")
+    return exposed, unknown
+
+
+def _whole(suite: Suite, name: str, source: Source, pool: Pool) -> Split:
+    """All samples of a pool without duplicates, in the order of their content's hash."""
+    plugin: DatasetPlugin = registry.load("datasets", source.adapter)
+    images = prepare(pool.images, suite.input)
+    digests = np.array([hashlib.sha256(image).hexdigest()[:32].encode() for image in images])
+    _, order = np.unique(digests, return_index=True)
+    given = ",".join(f"{key}={value}" for key, value in source.parameters.items() if key != "path")
+    # The path of a user's own files is not part of what they are; their content's hash is.
+    adapter = f"{source.adapter}:{given}" if given else source.adapter
+    split = Split(
+        name,
+        "test",
+        adapter,
+        plugin.card.source,
+        pool.split,
+        images,
+        pool.labels,
+        np.arange(len(images), dtype=np.int64),
+        digests,
+        len(images),
+        plugin.card.size.get(pool.split),
+    )
+    return _subset(split, order)
+
+
+def _cut(whole: Split, *parts: tuple[Part, int | None]) -> list[Split]:
+    """Consecutive pieces, each sorted by index; where there is not enough for all, they shrink in proportion."""
+    n = len(whole.labels)
+    # Without sizes, a training split gets as much as the rest together.
+    shares = [2.0 if part == "train" and len(parts) > 1 else 1.0 for part, _ in parts]
+    wanted = [
+        size if size is not None else n * share / sum(shares) for (_, size), share in zip(parts, shares, strict=True)
+    ]
+    shrink = min(1.0, n / sum(wanted))
+    ends = np.cumsum([0] + [int(size * shrink) for size in wanted])
+    return [
+        replace(_subset(whole, np.arange(start, end)[np.argsort(whole.indices[start:end])]), part=part)
+        for (start, end), (part, _) in zip(pairwise(ends), parts, strict=True)
+    ]
+
+
+def _subset(split: Split, positions: NDArray[np.intp]) -> Split:
+    return replace(
+        split,
+        images=split.images[positions],
+        labels=split.labels[positions],
+        indices=split.indices[positions],
+        digests=split.digests[positions],
+    )
+
+
+def _relabelled(split: Split, classes: tuple[int, ...]) -> Split:
+    strange = np.setdiff1d(split.labels, classes)
+    if len(strange):
+        raise UsageError(
+            f"the class {strange[0]} of {split.dataset} ({split.part}) is not among the {len(classes)} classes of its "
+            "training split."
+        )
+    return replace(split, labels=np.searchsorted(classes, split.labels).astype(np.int64))
+
+
+def _all_missing(
+    suite: Suite, root: Path, missing: Mapping[str, DataMissingError], *, can_skip: bool
+) -> DataMissingError:
+    looked_for = "; ".join(f"{name}: {error.looked_for}" for name, error in missing.items())
+    advice = []
+    if any(error.downloadable for error in missing.values()):
+        advice.append(f"get it with `oodbench data fetch {suite.name} --data {root}`")
+    advice.append("point elsewhere with --data DIR or --set DATASET=ADAPTER:PATH")
+    if can_skip:
+        advice.append("run without it with --skip-missing")
+    error = DataMissingError(looked_for, downloadable=any(one.downloadable for one in missing.values()))
+    error.args = (
+        f"the suite {suite.name} lacks {' and '.join(missing)} (looked for {looked_for}); {', or '.join(advice)}.",
+    )
+    return error

@@ -1,0 +1,1 @@
+"""Detectors: evidence to one score per sample; larger = more likely wrong or unknown."""

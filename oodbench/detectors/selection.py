@@ -1,0 +1,61 @@
+"""Which detectors a user means: names, globs, parameters, or plugins themselves."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from oodbench import registry
+from oodbench.detectors.plugin import DetectorPlugin
+from oodbench.errors import UsageError
+from oodbench.parameters import defaults, split_spec
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A detector with its parameters and who provides it.
+
+    Attributes:
+        plugin: The detector.
+        given: The parameters that the user gave.
+        distribution: Installed distribution or local file.
+        version: Version of that.
+    """
+
+    plugin: DetectorPlugin
+    given: dict[str, Any]
+    distribution: str
+    version: str
+
+    def parameters(self, seed: int) -> dict[str, Any]:
+        """All parameters; one named ``seed`` that was not given is the run's seed."""
+        given = dict(self.given)
+        if "seed" in defaults(self.plugin.target):
+            given.setdefault("seed", seed)
+        return self.plugin.parameters(given)
+
+
+def choose(wanted: Sequence[str | DetectorPlugin]) -> list[Chosen]:
+    """The detectors meant by names, globs and specs such as ``grad-l2:layer=conv1``, each once.
+
+    Raises:
+        UsageError: A name or a parameter is unknown.
+        MissingPrerequisiteError: A detector's package cannot be imported.
+    """
+    chosen: dict[str, Chosen] = {}
+    for one in wanted:
+        pattern, given = (one.name, {}) if isinstance(one, DetectorPlugin) else split_spec(one)
+        for name in registry.matching("detectors", pattern):
+            entry = registry.get("detectors", name)
+            plugin = registry.load("detectors", name)
+            if not isinstance(plugin, DetectorPlugin):
+                raise UsageError(
+                    f"the detector {name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the "
+                    f"function or class at {entry.target} with @oodbench.detector."
+                )
+            candidate = Chosen(plugin, dict(given), entry.distribution, entry.version)
+            key = json.dumps([name, to_jsonable_python(candidate.parameters(seed=0))], sort_keys=True)
+            chosen.setdefault(key, candidate)
+    return list(chosen.values())

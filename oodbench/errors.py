@@ -1,0 +1,27 @@
+"""Errors that end in one sentence for the user, each with the exit status of its kind."""
+
+
+class OodbenchError(Exception):
+    """A mistake or a failure that is told in one sentence, without traceback."""
+
+    exit_status = 1
+
+
+class UsageError(OodbenchError):
+    """What the user asked for cannot be meant: an unknown name, a broken file, a leak."""
+
+    exit_status = 2
+
+
+class LeakError(UsageError):
+    """Samples that a detector or the classifier was fitted on would be tested on."""
+
+
+class MissingPrerequisiteError(OodbenchError):
+    """Data, a plugin or an optional package that has to be there first is not."""
+
+    exit_status = 3
+
+
+class CellSkippedError(Exception):
+    """Raised by a detector's ``fit`` when the fitting data cannot teach it anything; the cell is then skipped."""

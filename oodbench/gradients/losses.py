@@ -1,0 +1,57 @@
+"""Losses, as their derivative by the logits: all that a backward pass needs to know of them."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from oodbench.errors import UsageError
+
+Loss = Literal["predicted", "uniform", "confounding"] | Callable[[Tensor], Tensor]
+
+
+def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
+    """Derivative of each sample's loss by its logits, in float64.
+
+    float64 keeps the relative accuracy of confident samples, where 1 − p is far below the resolution of float32.
+
+    Args:
+        loss: ``predicted``: cross-entropy at the predicted label (Oberdiek, Rottmann, Gottschalk 2018, eq. 2).
+            ``uniform``: cross-entropy with the uniform distribution (GradNorm; Huang, Geng, Li 2021, eq. 4).
+            ``confounding``: cross-entropy with the all-ones label (after Lee, AlRegib 2020).
+            A callable maps logits (N, C) to losses (N,).
+        logits: (N, C).
+
+    Returns:
+        float64 (N, C).
+
+    Raises:
+        UsageError: The loss is unknown or does not return one number a sample.
+    """
+    z = logits.detach().double()
+    c = z.shape[1]
+    if callable(loss):
+        return _by_autograd(loss, z)
+    p = z.softmax(dim=1)
+    if loss == "predicted":
+        predicted = logits.argmax(dim=1, keepdim=True)
+        d = p.scatter(1, predicted, 0.0)
+        # p − 1 at the predicted label, as the sum of the others: no cancellation where p is almost 1.
+        return d.scatter(1, predicted, -d.sum(dim=1, keepdim=True))
+    if loss == "uniform":
+        return p - 1 / c
+    if loss == "confounding":
+        return c * p - 1
+    raise UsageError(f"the loss {loss!r} is unknown; expected 'predicted', 'uniform', 'confounding' or a callable.")
+
+
+def _by_autograd(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = z.requires_grad_()
+        losses = loss(leaf)
+        if not isinstance(losses, Tensor) or losses.shape != z.shape[:1]:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise UsageError(f"the loss returned {shape} for logits {tuple(z.shape)}; expected ({len(z)},).")
+        (d,) = torch.autograd.grad(losses.sum(), leaf)
+    return d

@@ -1,0 +1,1 @@
+"""Leaderboards: pure functions of records."""

@@ -1,0 +1,82 @@
+"""Parameters in the text that users type: ``grad-l2:layer=conv1`` to a name and typed values."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from oodbench.errors import UsageError
+
+
+def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """``name:key=value,key=value`` to the name and the texts of its parameters.
+
+    A part without ``=`` is the parameter ``path``: ``imagefolder:/my/images``.
+
+    Raises:
+        UsageError: A parameter is given twice.
+    """
+    name, _, rest = spec.partition(":")
+    values: dict[str, str] = {}
+    if rest and "=" not in rest.partition(",")[0]:
+        return name, {"path": rest}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if key in values:
+            raise UsageError(f"{spec!r} gives the parameter {key!r} twice.")
+        values[key] = value
+    return name, values
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a plugin: of a class, its constructor's; of a function, its keyword-only ones."""
+    every = inspect.signature(function).parameters
+    if inspect.isclass(function):
+        return dict(every)
+    return {name: parameter for name, parameter in every.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def resolve(plugin: str, function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Any]:
+    """All parameters of a plugin with their values: those given, converted to their annotated type, else the default.
+
+    Raises:
+        UsageError: A parameter is unknown, missing, or cannot be converted.
+    """
+    offered = defaults(function)
+    unknown = [name for name in given if name not in offered]
+    if unknown:
+        expected = ", ".join(offered) or "none"
+        raise UsageError(f"{plugin!r} has no parameter {unknown[0]!r}; expected one of: {expected}.")
+    values: dict[str, Any] = {}
+    for name, parameter in offered.items():
+        if name in given:
+            values[name] = _convert(plugin, name, _annotation(function, parameter), given[name])
+        elif parameter.default is not inspect.Parameter.empty:
+            values[name] = parameter.default
+        else:
+            raise UsageError(f"{plugin!r} needs the parameter {name!r}.")
+    return values
+
+
+def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:  # noqa: ANN401
+    """The parameter's type; Any where it has none, or one that only type checkers know."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    try:
+        return eval(parameter.annotation, vars(sys.modules[function.__module__]))
+    except NameError:
+        return Any
+
+
+def _convert(plugin: str, name: str, annotation: Any, value: object) -> Any:  # noqa: ANN401
+    adapter = TypeAdapter(annotation)
+    try:
+        return adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value)
+    except ValidationError as cause:
+        raise UsageError(
+            f"the parameter {name!r} of {plugin!r} is {value!r}: {cause.errors()[0]['msg'].lower()}."
+        ) from cause

@@ -1,0 +1,1 @@
+"""Records: the immutable results of cells, and the folder they are kept in."""

@@ -1,0 +1,45 @@
+"""What a record was made with."""
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from oodbench.records.record import Provenance
+
+PACKAGES = ("oodbench", "torch", "torchvision", "numpy", "scikit-learn", "pillow")
+
+
+def provenance() -> Provenance:
+    """Versions, commit, platform, and the time that it is now."""
+    return Provenance(
+        versions=_versions(),
+        git=_git(),
+        platform=platform.platform(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": sys.version.partition(" ")[0]} | {package: version(package) for package in PACKAGES}
+
+
+@cache
+def _git() -> str | None:
+    """The last commit of this code if it runs from a checkout, with ``-dirty`` where it was changed since."""
+    here = Path(__file__).parents[1]
+    commit = _ask_git("-C", str(here), "log", "-1", "--format=%h", "--", ".")
+    changed = _ask_git("-C", str(here), "status", "--porcelain", "--", ".")
+    return f"{commit}{'-dirty' if changed else ''}" if commit else None
+
+
+def _ask_git(*arguments: str) -> str:
+    try:
+        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()

@@ -1,0 +1,122 @@
+"""The record of one cell; ``record.v1.schema.json`` beside this file is its JSON schema."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SuitePart(_Part):
+    """Which suite, and whether only the first ``limit`` samples of each split were used."""
+
+    name: str
+    version: int
+    limit: int | None = None
+
+
+class DetectorPart(_Part):
+    """Which detector, with all its parameters, who provides it, and what it learnt (directions, strengths)."""
+
+    name: str
+    version: str
+    params: dict[str, Any]
+    distribution: str
+    learnt: dict[str, Any] = {}
+
+
+class ClassifierPart(_Part):
+    """Which classifier; accuracy is that on the known test split."""
+
+    name: str
+    accuracy: float
+    weights_sha256: str
+
+
+class Metric(_Part):
+    """A metric and its 95 % interval; the value is None where a class is missing, the interval until it is known."""
+
+    value: float | None
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+class Result(_Part):
+    """Metrics of the known test split together with one unknown set, or alone.
+
+    ``n_known`` counts the known samples, ``n_wrong`` those of them with a wrong prediction.
+    """
+
+    dataset: str
+    role: Literal["known", "unknown"]
+    group: Literal["near", "far", "-"]
+    n_known: int
+    n_wrong: int
+    n_unknown: int
+    metrics: dict[str, Metric]
+
+
+class DatasetPart(_Part):
+    """The samples that were used: how many of how many, where they are from, and the hash of their content.
+
+    ``available`` is what the adapter found, ``official`` what the authors released in that split.
+    """
+
+    adapter: str
+    split: str
+    n: int
+    sha256: str
+    source: str
+    available: int
+    official: int | None = None
+
+
+class ScoresPart(_Part):
+    """The parquet file of per-sample scores, relative to the results folder."""
+
+    path: str
+    sha256: str
+    n: int
+
+
+class Timing(_Part):
+    """Seconds of fitting, and milliseconds of scoring for each sample; the evidence is not part of them."""
+
+    fit_s: float
+    score_ms_per_sample: float
+
+
+class Provenance(_Part):
+    """What the cell was run with."""
+
+    versions: dict[str, str]
+    git: str | None
+    platform: str
+    created: str
+
+
+class Record(_Part):
+    """The immutable result of one cell: suite × seed × protocol × exposure × detector.
+
+    ``datasets`` has the test samples of a set under its name, and other splits of it as ``name (part)``. ``threshold``
+    is the one of ``meta_accuracy``, chosen on the fitting split.
+    """
+
+    schema_version: Literal[1] = 1
+    cell_id: str
+    status: Literal["ok", "failed", "skipped"]
+    error: str | None = None
+    suite: SuitePart
+    protocol: str
+    exposed: list[str]
+    seed: int
+    detector: DetectorPart
+    classifier: ClassifierPart
+    threshold: float | None = None
+    results: list[Result]
+    datasets: dict[str, DatasetPart]
+    scores: ScoresPart | None = None
+    timing: Timing | None = None
+    provenance: Provenance

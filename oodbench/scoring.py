@@ -1,0 +1,93 @@
+"""Fitting a detector and scoring with it, and refusing scores that nobody could evaluate."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oodbench.datasets.splits import Split
+from oodbench.detectors.plugin import Detector
+from oodbench.errors import OodbenchError
+from oodbench.evaluation.metrics import best_threshold
+from oodbench.evidence import Evidence
+
+ACCEPTED = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Samples of a split with their evidence."""
+
+    split: Split
+    evidence: Evidence
+
+    @property
+    def labels(self) -> Tensor:
+        """The true classes, int64 (N,); −1 for unknown samples."""
+        return torch.from_numpy(self.split.labels)
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Whether each sample is wrong or unknown, (N,)."""
+        answer: NDArray[np.bool_] = self.evidence.wrong(self.labels).numpy()
+        return answer
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A detector that was fitted.
+
+    Attributes:
+        detector: The detector.
+        threshold: The best one on the fitting split; None where that has one class only.
+        learnt: What it reports to have learnt.
+        seconds: Time of fitting.
+    """
+
+    detector: Detector
+    threshold: float | None
+    learnt: dict[str, Any]
+    seconds: float
+
+
+def fit(detector: Detector, fitting: Sequence[Observed]) -> Fitted:
+    """Fit a detector on the samples of some splits together.
+
+    Raises:
+        CellSkippedError: They cannot teach it anything.
+        OodbenchError: Its scores cannot be used.
+    """
+    evidence = Evidence.concatenate([observed.evidence for observed in fitting])
+    labels = torch.cat([observed.labels for observed in fitting])
+    start = time.perf_counter()
+    detector.fit(evidence, labels)
+    seconds = time.perf_counter() - start
+    wrong = np.concatenate([observed.wrong for observed in fitting])
+    threshold = best_threshold(score(detector, evidence), wrong)
+    return Fitted(detector, threshold, dict(getattr(detector, "learnt", {})), seconds)
+
+
+def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
+    """The scores of all samples, float32 or float64 (N,), finite.
+
+    Raises:
+        OodbenchError: The detector returned something else; the sentence says what.
+    """
+    with torch.no_grad():
+        scores = detector.score(evidence)
+    if not isinstance(scores, Tensor):
+        raise OodbenchError(f"its scores are a {type(scores).__name__}; expected a torch.Tensor")
+    if scores.dtype not in ACCEPTED:
+        raise OodbenchError(f"its scores have dtype {scores.dtype}; expected float32 or float64")
+    if scores.shape != (len(evidence),):
+        raise OodbenchError(f"its scores have shape {tuple(scores.shape)}; expected ({len(evidence)},), one a sample")
+    array: NDArray[np.floating] = scores.detach().cpu().numpy()
+    strange = int((~np.isfinite(array)).sum())
+    if strange:
+        raise OodbenchError(f"{strange} of its {len(array)} scores are NaN or infinite; expected finite numbers")
+    return array

@@ -1,0 +1,223 @@
+"""The suite file: its keys, its defaults, and the one sentence that says what is wrong with it."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from oodbench import registry
+from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.parameters import split_spec
+
+Group = Literal["near", "far", "-"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Table):
+    """What every image is brought to before the classifier sees it.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB).
+        size: Height and width in pixels.
+        resolution: If set, every image is first reduced to this height and width, so that sharpness alone gives no
+            data set away.
+        levels: If set, the number of grey values left after that, for the same reason.
+    """
+
+    channels: Literal[1, 3] = 1
+    size: int = Field(default=28, ge=8, le=1024)
+    resolution: int | None = Field(default=None, ge=2, le=1024)
+    levels: int | None = Field(default=None, ge=2, le=256)
+
+
+class Sizes(_Table):
+    """Upper limits of the number of samples in each split; None takes what is there.
+
+    Attributes:
+        train: Known samples that the classifier is trained on.
+        meta: Known samples that detectors are fitted on (the known meta split).
+        test: Known samples that detectors are tested on.
+        exposed: Samples of each unknown set that may be used in fitting, where a protocol exposes it.
+        unknown: Samples of each unknown set that are tested on.
+    """
+
+    train: int | None = Field(default=None, ge=1)
+    meta: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+    exposed: int | None = Field(default=None, ge=1)
+    unknown: int | None = Field(default=None, ge=1)
+
+
+class Training(_Table):
+    """Hyper-parameters of the classifier's training (AdamW with a one-cycle learning rate)."""
+
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+
+
+class Source(BaseModel):
+    """A data set of a suite: an adapter with its parameters, and the group it belongs to.
+
+    Attributes:
+        adapter: Name of the adapter.
+        group: ``near`` or ``far`` for unknown sets, ``-`` for the known one.
+        parameters: What is passed on to the adapter.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    adapter: str
+    group: Group = "-"
+    parameters: dict[str, Any] = {}
+
+
+class Suite(_Table):
+    """A suite file. ``name``, ``version``, ``classifier``, ``known``, ``seeds`` and ``[unknown]`` are fixed keys."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: int = Field(ge=1)
+    classifier: str = "cnn"
+    known: str | dict[str, Any]
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    unknown: dict[str, dict[str, Any]] = Field(min_length=1)
+    input: Input = Input()
+    sizes: Sizes = Sizes()
+    training: Training = Training()
+
+    @field_validator("unknown")
+    @classmethod
+    def _groups(cls, unknown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, table in unknown.items():
+            if table.get("group", "-") not in ("near", "far", "-"):
+                raise ValueError(f"the group of {name} is {table['group']!r}; expected 'near' or 'far'")
+        return unknown
+
+    @model_validator(mode="after")
+    def _known_is_no_unknown(self) -> Self:
+        if self.known_name in self.unknown:
+            raise ValueError(f"{self.known_name!r} is both the known and an unknown set; give one of them another name")
+        return self
+
+    @property
+    def known_name(self) -> str:
+        """The known set's name on tables and in records."""
+        if isinstance(self.known, str):
+            return split_spec(self.known)[0]
+        return str(self.known.get("name", self.known.get("adapter")))
+
+    def sources(self) -> dict[str, Source]:
+        """Known set first, then the unknown sets, by name."""
+        known = {"adapter": self.known} if isinstance(self.known, str) else dict(self.known)
+        known.pop("name", None)
+        return {self.known_name: _source(self.known_name, known)} | {
+            name: _source(name, table) for name, table in self.unknown.items()
+        }
+
+    def replacing(self, replacements: dict[str, str]) -> "Suite":
+        """The suite with some data sets read by another adapter: ``{"cifar10": "imagefolder:PATH"}``.
+
+        Raises:
+            UsageError: A name is not in the suite.
+        """
+        known: str | dict[str, Any] = self.known
+        unknown = dict(self.unknown)
+        for name, adapter in replacements.items():
+            if name == self.known_name:
+                known = {"adapter": adapter, "name": name}
+            elif name in unknown:
+                unknown[name] = {"adapter": adapter, "group": unknown[name].get("group", "-")}
+            else:
+                names = ", ".join([self.known_name, *unknown])
+                raise UsageError(f"the suite {self.name} has no data set {name!r} to replace; it has: {names}.")
+        return self.model_copy(update={"known": known, "unknown": unknown})
+
+
+def read_suite(name_or_file: str) -> Suite:
+    """Read a suite by its registered name or from a TOML file.
+
+    Paths inside a user's own file are relative to that file.
+
+    Raises:
+        UsageError: The name is unknown, or the file is broken; the sentence names the line and the key.
+        MissingPrerequisiteError: There is no such file.
+    """
+    if not name_or_file.endswith(".toml"):
+        return _parse(Path(registry.load("suites", name_or_file)))
+    return _parse(Path(name_or_file))
+
+
+def _parse(path: Path) -> Suite:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as cause:
+        raise MissingPrerequisiteError(f"the suite file {path} cannot be read: {cause.strerror}.") from cause
+    except UnicodeDecodeError as cause:
+        raise UsageError(f"the suite file {path} is not UTF-8 text.") from cause
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as cause:
+        raise UsageError(f"the suite file {path} is not TOML: {cause}{_key_at(text, str(cause))}.") from cause
+    try:
+        suite = Suite.model_validate(table)
+        suite.sources()
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        keys = [str(part) for part in first["loc"]]
+        message = first["msg"].removeprefix("Value error, ")
+        where = f", key {'.'.join(keys)}" if keys else ""
+        raise UsageError(f"the suite file {path}{_line_of(text, keys)}{where}: {message}.") from cause
+    return _relative_to(suite, path.parent)
+
+
+def _source(name: str, table: dict[str, Any]) -> Source:
+    rest = {key: value for key, value in table.items() if key not in ("adapter", "group")}
+    adapter, parameters = split_spec(str(table.get("adapter", name)))
+    return Source(adapter=adapter, group=table.get("group", "-"), parameters=parameters | rest)
+
+
+def _relative_to(suite: Suite, folder: Path) -> Suite:
+    """Paths of adapters (``imagefolder:images``) start at the suite file's folder."""
+
+    def absolute(spec: str) -> str:
+        adapter, parameters = split_spec(spec)
+        if set(parameters) != {"path"}:
+            return spec
+        return f"{adapter}:{(folder / Path(parameters['path']).expanduser()).resolve()}"
+
+    known = suite.known
+    known = absolute(known) if isinstance(known, str) else known | {"adapter": absolute(str(known.get("adapter")))}
+    unknown = {
+        name: table | ({"adapter": absolute(str(table["adapter"]))} if "adapter" in table else {})
+        for name, table in suite.unknown.items()
+    }
+    return suite.model_copy(update={"known": known, "unknown": unknown})
+
+
+def _line_of(text: str, keys: list[str]) -> str:
+    """``, line 7`` for the line on which the deepest of the keys that the file holds is set, if it can be found."""
+    for key in reversed(keys):
+        pattern = (
+            rf"""^\s*(?:\[.*\b{re.escape(key)}\b.*\]|["']?{re.escape(key)}["']?\s*=)|[{{,]\s*{re.escape(key)}\s*="""
+        )
+        for number, line in enumerate(text.splitlines(), start=1):
+            if re.search(pattern, line):
+                return f", line {number}"
+    return ""
+
+
+def _key_at(text: str, message: str) -> str:
+    """``, key seeds``: the key that the line of a TOML syntax error sets."""
+    line = re.search(r"line (\d+)", message)
+    lines = text.splitlines()
+    number = int(line.group(1)) if line else len(lines)
+    for candidate in reversed(lines[:number]):
+        key = re.match(r"\s*([\w.-]+)\s*=", candidate)
+        if key:
+            return f", key {key.group(1)}"
+    return ""

@@ -1,0 +1,39 @@
+"""What all tests share: one thread, a cache of their own, the real data where it is there, no plugins left behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from oodbench import registry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory) -> Path:
+    """A cache folder of this session, so that no test reads or writes the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OODBENCH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not os.environ.get("OODBENCH_DATA"):
+        pytest.skip("OODBENCH_DATA is not set: the folder of real data is needed (see CONTRIBUTING.md)")
+    return Path(os.environ["OODBENCH_DATA"])
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_forgotten():
+    """Plugins that a test declares are gone after it."""
+    before = dict(registry._declared_here)
+    yield
+    registry._declared_here.clear()
+    registry._declared_here.update(before)

@@ -1,0 +1,380 @@
+"""Whole runs on the embedded suite, with real plugins that work and that break."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import oodbench
+from oodbench.errors import LeakError, MissingPrerequisiteError, OodbenchError, UsageError
+from oodbench.records.record import Record
+from oodbench.records.store import read_records
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def records(out):
+    """One seed of every protocol with four detectors."""
+    return oodbench.run("digits", ["entropy", "grad-combo", "grad-skewness", "random"], seeds=[0], out=out)
+
+
+def scores_of(folder, record):
+    return pq.read_table(Path(folder) / record.scores.path).to_pydict()
+
+
+def test_every_cell_has_a_record(records):
+    assert {record.status for record in records} == {"ok"}
+    cells = {(record.protocol, tuple(record.exposed)) for record in records}
+    assert len(cells) == 1 + 1 + 5 + 4
+    assert len(records) == 4 * len(cells)
+    assert len({record.cell_id for record in records}) == len(records)
+
+
+def test_records_on_disk_are_those_returned(records, out):
+    assert sorted(read_records([out]), key=lambda r: r.cell_id) == sorted(records, key=lambda r: r.cell_id)
+
+
+def test_the_json_schema_beside_the_record_is_current():
+    import oodbench.records.record as module
+
+    kept = json.loads(Path(module.__file__).with_name("record.v1.schema.json").read_text())
+    assert kept == Record.model_json_schema(), "run: python -m oodbench.records.schema"
+
+
+def test_whoever_has_the_scores_can_recompute_the_metrics(records, out):
+    """By scikit-learn, from the parquet file alone."""
+    for record in records:
+        table = {key: np.array(column) for key, column in scores_of(out, record).items()}
+        known = table["label"] >= 0
+        wrong = table["label"] != table["prediction"]
+        assert record.scores.n == len(known)
+        for result in record.results:
+            chosen = known | (table["dataset"] == result.dataset)
+            score = table["score"][chosen]
+            value = {name: metric.value for name, metric in result.metrics.items()}
+            assert result.n_known == known.sum()
+            assert result.n_wrong == (known & wrong).sum()
+            assert value["failure_auroc"] == pytest.approx(roc_auc_score(wrong[chosen], score))
+            assert value["failure_aupr_unknown"] == pytest.approx(average_precision_score(wrong[chosen], score))
+            if result.role == "unknown":
+                assert result.n_unknown == (table["dataset"] == result.dataset).sum()
+                assert value["auroc"] == pytest.approx(roc_auc_score(~known[chosen], score))
+                assert value["aupr_known"] == pytest.approx(average_precision_score(known[chosen], -score))
+            flagged = score >= record.threshold
+            rates = flagged[wrong[chosen]].mean(), (~flagged[~wrong[chosen]]).mean()
+            assert value["failure_meta_accuracy"] == pytest.approx(sum(rates) / 2)
+
+
+def test_known_has_the_failure_target_only_and_no_interval_is_guessed(records):
+    for record in records:
+        for result in record.results:
+            assert all(metric.ci_low is None and metric.ci_high is None for metric in result.metrics.values())
+            if record.protocol == "known":
+                assert all(name.startswith("failure_") for name in result.metrics)
+                assert result.role == "known"
+            else:
+                assert len(result.metrics) == 12
+
+
+def test_the_classifier_makes_mistakes_to_learn_from(records):
+    known = next(record for record in records if record.protocol == "known")
+    assert known.results[0].n_wrong >= 20
+    assert known.classifier.accuracy > 0.85
+
+
+def test_the_test_half_of_an_unknown_set_is_the_same_under_every_protocol(records, out):
+    seen = {}
+    for record in records:
+        table = scores_of(out, record)
+        for name in set(table["dataset"]):
+            rows = [i for d, i in zip(table["dataset"], table["index"], strict=True) if d == name]
+            assert seen.setdefault(name, rows) == rows
+    assert len(seen) == 5
+
+
+def test_what_is_fitted_on_is_never_tested(records):
+    from oodbench.datasets.splits import draw_splits
+    from oodbench.folders import data_folder
+    from oodbench.suites.suite import read_suite
+
+    drawn = draw_splits(read_suite("digits"), data_folder(None))
+    fitted = np.concatenate([s.digests for s in (drawn.train, drawn.meta, *drawn.exposed.values())])
+    tested = np.concatenate([s.digests for s in (drawn.test, *drawn.unknown.values())])
+    assert not set(fitted) & set(tested)
+    record = next(r for r in records if r.protocol == "known-unknowns" and len(r.exposed) == 4)
+    assert record.datasets["noise"].sha256 == drawn.unknown["noise"].sha256
+    assert record.datasets["noise (exposed)"].sha256 == drawn.exposed["noise"].sha256
+
+
+def test_exposure_helps_the_meta_classifier_on_what_it_was_exposed_to(records):
+    """Claim 4 of the paper, on the embedded suite."""
+
+    def auroc(exposed):
+        record = next(
+            r for r in records
+            if r.detector.name == "grad-combo" and r.exposed == exposed and len(r.results) == 4
+        )  # fmt: skip
+        return {result.dataset: result.metrics["auroc"].value for result in record.results}
+
+    assert auroc(["noise"])["noise"] > auroc([])["noise"] + 0.03
+    assert auroc(["patches"])["patches"] > auroc([])["patches"] + 0.03
+
+
+def test_entropy_does_not_change_with_exposure_and_random_is_near_one_half(records):
+    values = {}
+    for record in records:
+        for result in record.results:
+            if result.role == "unknown":
+                values.setdefault((record.detector.name, result.dataset), set()).add(result.metrics["auroc"].value)
+    for (name, dataset), seen in values.items():
+        if name in ("entropy", "random"):
+            assert len(seen) == 1, dataset
+        if name == "random":
+            assert abs(seen.pop() - 0.5) < 0.08
+
+
+def test_the_learnt_direction_and_strength_are_recorded(records):
+    learnt = {record.detector.name: record.detector.learnt for record in records}
+    assert learnt["grad-skewness"]["direction"] in (-1.0, 1.0)
+    assert learnt["grad-combo"]["C"] > 0
+    assert learnt["entropy"] == {}
+
+
+def test_the_same_run_gives_the_same_bits_from_a_cold_and_a_warm_cache(records, out, tmp_path, monkeypatch):
+    again = oodbench.run("digits", ["entropy", "grad-combo"], seeds=[0], out=tmp_path / "warm")
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
+    cold = oodbench.run("digits", ["entropy", "grad-combo"], seeds=[0], out=tmp_path / "cold")
+    first = {record.cell_id: record for record in records}
+    for one, other in zip(again, cold, strict=True):
+        assert one.cell_id == other.cell_id
+        assert one.scores.sha256 == other.scores.sha256 == first[one.cell_id].scores.sha256
+        assert one.results == other.results == first[one.cell_id].results
+
+
+def test_another_seed_gives_other_scores(records, tmp_path):
+    (other,) = oodbench.run("digits", ["entropy"], ["known"], seeds=[1], out=tmp_path)
+    one = next(r for r in records if r.protocol == "known" and r.detector.name == "entropy")
+    assert other.scores.sha256 != one.scores.sha256
+    assert other.classifier.weights_sha256 != one.classifier.weights_sha256
+    assert other.datasets == one.datasets
+
+
+PLUGINS = """
+import torch
+import oodbench
+
+@oodbench.detector("good-margin", needs="logits")
+def margin(logits, *, power: float = 1.0):
+    top = logits.topk(2, dim=1).values
+    return (top[:, 1] - top[:, 0]) * power
+
+@oodbench.detector("bad-nan", needs="logits")
+def bad_nan(logits):
+    return torch.full((len(logits),), float("nan"))
+
+@oodbench.detector("bad-length", needs="logits")
+def bad_length(logits):
+    return logits[:-1, 0]
+
+@oodbench.detector("bad-dtype", needs="logits")
+def bad_dtype(logits):
+    return logits.argmax(dim=1)
+
+@oodbench.detector("bad-list", needs="logits")
+def bad_list(logits):
+    return logits[:, 0].tolist()
+
+@oodbench.detector("bad-raise", needs=("logits", "features"))
+def bad_raise(logits, features):
+    raise ValueError("no luck")
+
+@oodbench.detector("bad-exit", needs="logits")
+def bad_exit(logits):
+    raise SystemExit(5)
+
+@oodbench.detector("good-class")
+class Prototype:
+    def __init__(self, scale: float = 1.0):
+        self.scale = scale
+    def fit(self, evidence, labels):
+        self.mean = evidence.features[labels >= 0].mean(dim=0)
+    def score(self, evidence):
+        return (evidence.features - self.mean).norm(dim=1) * self.scale
+"""
+
+
+@pytest.fixture
+def plugin_file(tmp_path):
+    from oodbench import registry
+
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGINS)
+    before = dict(registry._declared_here)
+    yield file
+    registry._declared_here.clear()
+    registry._declared_here.update(before)
+
+
+def test_a_local_plugin_runs_and_its_file_is_recorded(plugin_file, tmp_path):
+    wanted = ["good-margin", "good-margin:power=2", "good-class"]
+    found = oodbench.run("digits", wanted, ["known"], [0], plugins=[plugin_file], out=tmp_path)
+    assert [record.status for record in found] == ["ok"] * 3
+    assert {record.detector.distribution for record in found} == {"mine.py"}
+    assert len(found[0].detector.version) == 12
+    assert [record.detector.params for record in found[:2]] == [{"power": 1.0}, {"power": 2.0}]
+    assert found[0].results == found[1].results, "the AUROC does not change with the scale"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("bad-nan", "550 of its 550 scores are NaN or infinite"),
+        ("bad-length", "its scores have shape"),
+        ("bad-dtype", "its scores have dtype torch.int64; expected float32 or float64"),
+        ("bad-list", "its scores are a list; expected a torch.Tensor"),
+        ("bad-raise", "it raised ValueError: no luck (mine.py, line 28)"),
+        ("bad-exit", "it raised SystemExit: 5"),
+    ],
+)
+def test_a_broken_detector_fails_alone_and_says_why(plugin_file, tmp_path, name, sentence):
+    found = oodbench.run("digits", [name, "entropy"], ["known"], [0], plugins=[plugin_file], out=tmp_path)
+    assert [record.status for record in found] == ["failed", "ok"]
+    assert sentence in found[0].error
+    assert found[0].results == []
+    assert {record.status for record in read_records([tmp_path])} == {"failed", "ok"}
+
+
+def test_a_plugin_declared_in_this_process_runs_by_name_or_as_an_object(plugin_file, tmp_path):
+    @oodbench.detector("here", needs="logits")
+    def here(logits):
+        return -logits.amax(dim=1)
+
+    by_name = oodbench.run("digits", ["here"], ["known"], [0], out=tmp_path)
+    as_object = oodbench.run("digits", [here, "max-logit"], ["known"], [0], out=tmp_path)
+    assert by_name[0].results == as_object[0].results == as_object[1].results
+
+
+def test_a_classifier_without_mistakes_skips_what_learns_from_them(tmp_path):
+    random = np.random.default_rng(0)
+    labels = np.arange(600) % 2
+    images = (random.integers(0, 40, (600, 8, 8)) + labels[:, None, None] * 200).astype(np.uint8)
+    np.savez(tmp_path / "easy.npz", images=images, labels=labels)
+    suite = tmp_path / "easy.toml"
+    suite.write_text(
+        'name = "easy"\nversion = 1\nclassifier = "cnn"\nknown = "npz:easy.npz"\nseeds = [0]\n'
+        "[unknown]\nnoise = { n = 200 }\n[input]\nsize = 8\n[training]\nepochs = 20\n"
+    )
+    wanted = ["entropy", "grad-combo", "grad-mean"]
+    found = oodbench.run(str(suite), wanted, ["known", "unknown-unknowns"], out=tmp_path / "o")
+    status = {(record.detector.name, record.protocol): record for record in found}
+    for name in ("grad-combo", "grad-mean"):
+        assert status[name, "known"].status == "skipped"
+        assert "are wrong" in status[name, "known"].error
+    entropy = status["entropy", "unknown-unknowns"]
+    assert entropy.status == "ok"
+    assert entropy.results[0].metrics["auroc"].value is not None
+    assert entropy.results[0].metrics["meta_accuracy"].value is None
+    assert {m.value for m in status["entropy", "known"].results[0].metrics.values()} == {None}
+
+
+def test_a_limited_run_says_so_in_its_records(tmp_path):
+    (record,) = oodbench.run("digits", ["entropy"], ["unknown-unknowns"], [0], limit=50, out=tmp_path)
+    assert record.suite.limit == 50
+    assert {result.n_unknown for result in record.results} == {50}
+
+
+def test_the_known_set_as_unknown_set_is_a_leak(tmp_path):
+    suite = tmp_path / "leak.toml"
+    suite.write_text(
+        'name = "leak"\nversion = 1\nclassifier = "cnn"\nknown = "digits"\n[unknown]\nsame = { adapter = "digits" }\n'
+    )
+    with pytest.raises(LeakError, match=r"\d+ of the \d+ images of digits \(\w+\) are also among the .* of same"):
+        oodbench.run(str(suite), ["entropy"], out=tmp_path)
+    assert not list(tmp_path.glob("records/*"))
+
+
+def test_a_protocol_that_tests_what_it_is_fitted_on_is_stopped():
+    from dataclasses import replace
+
+    from oodbench.cells import refuse_leaks
+    from oodbench.datasets.splits import draw_splits
+    from oodbench.folders import data_folder
+    from oodbench.protocols.case import Case
+    from oodbench.suites.suite import read_suite
+
+    drawn = draw_splits(read_suite("digits"), data_folder(None))
+    leaky = replace(drawn, exposed=drawn.unknown)
+    with pytest.raises(LeakError, match=r"500 samples of noise \(unknown\) would be tested on"):
+        refuse_leaks(leaky, Case(("noise",), ("noise",)))
+
+
+def test_nothing_is_computed_when_the_results_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written to: Not a directory"):
+        oodbench.run("digits", ["entropy"], out=tmp_path / "file" / "results")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_was_finished_is_kept_when_the_disk_is_full(tmp_path):
+    """A limit on the size of files stands for the full disk: the write fails in the same place."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    finished = oodbench.run("digits", ["entropy"], ["known"], [0], out=tmp_path)
+    import signal
+
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OodbenchError, match="cannot be written: File too large; what was finished before is kept"):
+            oodbench.run("digits", ["energy"], ["known"], [0], out=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [record.cell_id for record in read_records([tmp_path])] == [finished[0].cell_id]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_wrong_names_cost_no_time(tmp_path):
+    for arguments, sentence in [
+        ({"detectors": ["entropi"]}, "did you mean entropy"),
+        ({"suite": "digit"}, "did you mean digits"),
+        ({"protocols": ["unknown-unknown"]}, "did you mean unknown-unknowns"),
+        ({"detectors": ["grad-l2:lair=conv1"]}, "no parameter 'lair'; expected one of: layer"),
+        ({"detectors": ["energy:temperature=hot"]}, "'temperature' of 'energy' is 'hot'"),
+        ({"replace": {"noise2": "noise"}}, "has no data set 'noise2'"),
+        ({"replace": {"noise": "imagefoldr:x"}}, "did you mean imagefolder"),
+        ({"seeds": []}, "expected one or more whole numbers"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            oodbench.run(**arguments, out=tmp_path / "never")
+    with pytest.raises(MissingPrerequisiteError, match=r"none\.py cannot be read"):
+        oodbench.run(plugins=["none.py"], out=tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_evidence_is_collected_once_for_all_detectors(tmp_path, monkeypatch):
+    """Thirty detectors cost what one costs: the second run collects nothing at all."""
+    import oodbench.evidence.store as store
+
+    collected = []
+    original = store.collect
+
+    def counting(*arguments):
+        collected.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(store, "collect", counting)
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
+    oodbench.run("digits", ["*"], ["unknown-unknowns"], [0], limit=40, out=tmp_path)
+    assert len(collected) == len(set(collected)) == 6
+    oodbench.run("digits", ["entropy"], ["unknown-unknowns"], [0], limit=40, out=tmp_path)
+    assert len(collected) == 6
