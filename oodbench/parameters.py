@@ -33,9 +33,9 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
 def defaults(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a plugin: of a class, its constructor's; of a function, its keyword-only ones."""
     every = inspect.signature(function).parameters
-    if inspect.isclass(function):
-        return dict(every)
-    return {name: parameter for name, parameter in every.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    keyword, either = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    kinds = (keyword, either) if inspect.isclass(function) else (keyword,)
+    return {name: parameter for name, parameter in every.items() if parameter.kind in kinds}
 
 
 def resolve(plugin: str, function: Callable[..., Any], given: Mapping[str, object]) -> dict[str, Any]:

@@ -312,7 +312,6 @@ def test_grey_files_are_read_as_grey_and_colours_as_rgb(tmp_path, mode, shape):
 
 
 def test_grey_files_of_16_bits_are_scaled_down(tmp_path):
-    # BUG (own.py, _read_image): Pillow clips "I;16" at 255, so that nearly all of such an image is white.
     save(tmp_path / "1.png", np.array([[0, 0x4000], [0x8000, 0xFFFF]], dtype=np.uint16))
     assert read("imagefolder", path=tmp_path).images[0].tolist() == [[0, 0x40], [0x80, 0xFF]]
 
@@ -324,7 +323,6 @@ def test_invert_turns_dark_ink_light(tmp_path, value):
 
 
 def test_classes_have_the_same_labels_in_train_and_test(tmp_path):
-    # BUG (own.py, imagefolder): classes are numbered within the split, so the c of test gets the label of train's b.
     for name in ("train/a", "train/b", "train/c", "test/a", "test/c"):
         save(tmp_path / name / "1.png", grey(1))
     assert read("imagefolder", path=tmp_path, split="train").labels.tolist() == [0, 1, 2]
@@ -340,14 +338,12 @@ def test_what_file_managers_leave_behind_is_ignored(tmp_path, litter):
 
 
 def test_hidden_folder_is_no_class(tmp_path):
-    # BUG (own.py, _is_litter): only a file's own name is looked at, not the folders that it is in.
     for name in ("a", "b", ".ipynb_checkpoints"):
         save(tmp_path / name / "1.png", grey(1))
     assert read("imagefolder", path=tmp_path).labels.tolist() == [0, 1]
 
 
 def test_hidden_folder_beside_train_and_test_changes_nothing(tmp_path):
-    # BUG (own.py, has_splits): with a hidden folder beside them, train and test are read as two classes.
     for name in ("train/a", "train/b", "test/a", "test/b"):
         save(tmp_path / name / "1.png", grey(1))
     (tmp_path / ".git").mkdir()
@@ -435,7 +431,6 @@ BROKEN_ARCHIVES = {
     "labels of text": ({"images": PIXELS, "labels": np.array(["a", "b", "c"])}, "labels.*integers"),
     "images of objects": ({"images": np.full((3, 4, 4), None)}, "pickle"),
     "labels of objects": ({"images": PIXELS, "labels": np.array([0, 1, None])}, "pickle"),
-    # BUG (own.py, _as_uint8): the message itself asks for the minimum of texts: UFuncTypeError.
     "text": ({"images": np.full((3, 4, 4), "a")}, "uint8"),
 }
 
@@ -504,8 +499,6 @@ def test_emnist_is_turned_upright(tmp_path, name, split):
     assert pool.split == split
 
 
-# BUG (downloadable.py, _found): a truncated file is a RuntimeError of torchvision, which is taken for a missing one
-# (and --download then does not replace it); garbage is an AssertionError, which is not caught at all.
 @pytest.mark.parametrize("damage", ["empty", "truncated", "garbage"])
 def test_damaged_raw_files_are_broken_and_not_missing(tmp_path, damage):
     write_mnist(tmp_path)

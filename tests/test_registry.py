@@ -300,7 +300,6 @@ def test_parameters_of_a_class_are_those_of_its_constructor():
 
 
 def test_class_that_passes_everything_on_has_no_parameters():
-    # BUG (parameters.py, defaults): *args and **kwargs of an inherited constructor are taken for parameters to give.
     class OfTorch(nn.Module):
         pass
 

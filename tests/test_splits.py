@@ -19,9 +19,9 @@ NOWHERE = Path("no such folder")
 NOISE = {"noise": {"group": "far", "n": 40}}
 
 
-def make_suite(known, unknown=NOISE, **sizes):
-    table = {"name": "mine", "version": 1, "known": known, "unknown": unknown, "sizes": sizes, "input": {"size": 8}}
-    return Suite.model_validate(table)
+def make_suite(known, unknown=NOISE, sizes=None):
+    table = {"name": "mine", "version": 1, "known": known, "unknown": unknown, "input": {"size": 8}}
+    return Suite.model_validate(table | {"sizes": sizes or {}})
 
 
 def images(n, seed=0):
@@ -134,8 +134,8 @@ def test_without_sizes_everything_is_used_and_training_gets_half(tmp_path):
 
 
 def test_sizes_shrink_in_proportion(tmp_path):
-    suite = make_suite(write_npz(tmp_path / "a.npz", images(40)), train=40, meta=20, test=20, exposed=90, unknown=30)
-    drawn = draw_splits(suite, NOWHERE)
+    sizes = {"train": 40, "meta": 20, "test": 20, "exposed": 90, "unknown": 30}
+    drawn = draw_splits(make_suite(write_npz(tmp_path / "a.npz", images(40)), sizes=sizes), NOWHERE)
     assert [len(split.labels) for split in splits_of(drawn)] == [20, 10, 10, 30, 10]
 
 
@@ -226,7 +226,6 @@ def test_class_that_is_only_in_test_is_refused(train_and_test):
 
 
 def test_class_that_is_only_in_test_is_refused_also_where_another_is_only_in_train(train_and_test):
-    # BUG (own.py, imagefolder): classes are numbered within the split, so the c of test is taken for train's b.
     folder, *_ = train_and_test
     (folder / "test" / "b").rename(folder / "test" / "c")
     with pytest.raises(UsageError, match=r"class .* of imagefolder .* not among the 2 classes"):
@@ -273,7 +272,6 @@ def test_missing_sets_are_named_with_place_command_and_way_out(tmp_path):
 
 @pytest.mark.parametrize("file", [None, "mine.toml"])
 def test_command_that_gets_the_data_names_a_suite_that_can_be_read(tmp_path, file):
-    # BUG (splits.py, _all_missing): of a user's file, it gives the suite's name, which `oodbench data fetch` knows not.
     if file is not None:
         file = tmp_path / file
         file.write_text('name = "mine"\nversion = 1\nclassifier = "cnn"\nknown = "emnist-digits"\nseeds = [0]\n'

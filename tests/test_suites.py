@@ -68,7 +68,7 @@ def test_digits_keeps_the_classes_of_known_and_near_unknown_apart():
 
 
 def test_unknown_suite_is_told_with_close_names():
-    with pytest.raises(UsageError, match="'digit'.*digits"):
+    with pytest.raises(UsageError, match=r"'digit'.*digits"):
         read_suite("digit")
 
 
@@ -145,13 +145,9 @@ WRONG = {
         changed('{ group = "near" }', '"near"'),
         r"line 8, key unknown.emnist-letters: .*dictionary",
     ),
-    # BUG (suite.py, _line_of): it finds the header [unknown] on line 7 first.
     "key that is also a table": (FIXED_KEYS + "[sizes]\nunknown = 0\n", r"line 11, key sizes.unknown: "),
-    # BUG (suite.py, Suite._groups): it says line 7, key unknown, that is the header and not the set.
     "bad group": (changed('"near"', '"middle"'), r"line 8, key unknown.emnist-letters.*'middle'.*near"),
-    # BUG (suite.py, Suite._known_is_no_unknown): neither line nor key.
     "known is also unknown": (changed("noise = ", "digits = "), r"line 9, key unknown.digits: .*both"),
-    # BUG (suite.py, Suite.known_name, _relative_to): it passes, with a known set of the adapter 'None'.
     "known without adapter": (changed('"digits"', "{ classes = [0, 1] }"), r"line 4, key known.*adapter"),
 }
 
@@ -195,7 +191,6 @@ KNOWN_IN_A_FOLDER = {
     "path": '"imagefolder:images/known"',
     "from above": '"imagefolder:../suites/images/known"',
     "table": '{ name = "own", adapter = "imagefolder:images/known" }',
-    # BUG (suite.py, _relative_to): these two stay relative to the working directory.
     "path as a key": '{ adapter = "imagefolder", path = "images/known" }',
     "path among parameters": '"imagefolder:path=images/known,invert=true"',
 }
@@ -212,7 +207,6 @@ def test_paths_start_at_the_suite_file(write, tmp_path, monkeypatch, known):
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "with,comma", "with:colon", "seed=0"])
 def test_paths_start_at_the_suite_file_whatever_its_folder_is_called(write, tmp_path, folder):
-    # BUG (suite.py, _relative_to): of "seed=0", the absolute path is read as a parameter of the name "/…/seed".
     text = changed('noise = { group = "far", kind = "uniform" }', 'own = { adapter = "npz:own.npz" }')
     suite = read_suite(write(text, f"{folder}/mine.toml"))
     assert suite.sources()["own"].parameters == {"path": str(tmp_path / folder / "own.npz")}

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
 from oodbench.errors import MissingPrerequisiteError, UsageError
 
+_IDX = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _EMNIST_CITATION = "Cohen, Afshar, Tapson, van Schaik 2017: EMNIST, an extension of MNIST to handwritten letters"
 
 
@@ -62,8 +63,12 @@ def mnist(request: Request) -> Pool:
     """MNIST."""
     from torchvision.datasets import MNIST
 
-    found = _found(lambda download: MNIST(request.root, train=request.split == "train", download=download), request,
-                   f"MNIST/raw in {request.root}")  # fmt: skip
+    raw = request.root / "MNIST" / "raw"
+    files = [
+        raw / f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    ]
+    train = request.split == "train"
+    found = _found(lambda download: MNIST(request.root, train=train, download=download), request, files)
     return Pool(found.data.numpy(), found.targets.numpy().astype(np.int64), request.split)
 
 
@@ -82,8 +87,9 @@ def cifar10(request: Request) -> Pool:
     """CIFAR-10; torchvision checks the MD5 of its batches before it reads them."""
     from torchvision.datasets import CIFAR10
 
-    found = _found(lambda download: CIFAR10(request.root, train=request.split == "train", download=download), request,
-                   f"cifar-10-batches-py in {request.root}")  # fmt: skip
+    folder = request.root / CIFAR10.base_folder
+    train = request.split == "train"
+    found = _found(lambda download: CIFAR10(request.root, train=train, download=download), request, [folder])
     return Pool(found.data, np.asarray(found.targets, dtype=np.int64), request.split)
 
 
@@ -110,8 +116,13 @@ def omniglot(request: Request) -> Pool:
     whole = (folder / "images_background.zip").exists()
     if archives and not whole and not request.download:
         return _omniglot_archives(archives)
-    looked_for = f"images_background.zip or images_background_small[12].zip in {folder}"
-    found = _found(lambda download: Omniglot(request.root, background=True, download=download), request, looked_for)
+    files = [folder / "images_background.zip", folder / "images_background"]
+    found = _found(
+        lambda download: Omniglot(request.root, background=True, download=download),
+        request,
+        files,
+        otherwise="images_background_small1.zip and images_background_small2.zip",
+    )
     labels = np.asarray([label for _, label in found._flat_character_images], dtype=np.int64)
     return Pool(LazyImages(len(found), lambda index: 255 - np.asarray(found[index][0])), labels)
 
@@ -120,28 +131,31 @@ def _emnist(request: Request, split: str) -> Pool:
     from torchvision.datasets import EMNIST
 
     train = request.split == "train"
-    name = f"emnist-{split}-{request.split}-images-idx3-ubyte"
-    found = _found(lambda download: EMNIST(request.root, split=split, train=train, download=download), request,
-                   f"{name} in {request.root / 'EMNIST' / 'raw'}")  # fmt: skip
+    raw, prefix = request.root / "EMNIST" / "raw", f"emnist-{split}-{request.split}"
+    files = [raw / f"{prefix}-{kind}" for kind in _IDX]
+    found = _found(lambda download: EMNIST(request.root, split=split, train=train, download=download), request, files)
     upright = np.ascontiguousarray(found.data.numpy().transpose(0, 2, 1))  # EMNIST is stored transposed
     return Pool(upright, found.targets.numpy().astype(np.int64), request.split)
 
 
-def _found(open_dataset: Callable[[bool], Any], request: Request, looked_for: str) -> Any:  # noqa: ANN401
-    """What torchvision finds on disk, else what it may download."""
+def _found(open_dataset: Callable[[bool], Any], request: Request, files: list[Path], otherwise: str = "") -> Any:  # noqa: ANN401
+    """What torchvision reads from the files, after downloading them where they are not there and it may."""
+    if not all(file.exists() for file in files):
+        if not request.download:
+            places = f"{files[0]}{f' (or {otherwise})' if otherwise else ''}"
+            raise DataMissingError(places, downloadable=True)
+        try:
+            return open_dataset(True)
+        except Exception as cause:
+            raise MissingPrerequisiteError(
+                f"the download of {files[0].name} to {files[0].parent} failed: {cause}; check the connection, or put "
+                "the files there by hand."
+            ) from cause
     try:
         return open_dataset(False)
-    except (RuntimeError, FileNotFoundError) as missing:
-        if not request.download:
-            raise DataMissingError(looked_for, downloadable=True) from missing
-    except (ValueError, EOFError, OSError) as cause:
-        raise UsageError(f"what was found as {looked_for} cannot be read: {cause}.") from cause
-    try:
-        return open_dataset(True)
-    except Exception as cause:
-        raise MissingPrerequisiteError(
-            f"the download of {looked_for} failed: {cause}; check the connection or put the files there by hand."
-        ) from cause
+    except Exception as cause:  # torchvision tells damaged files by a RuntimeError, an AssertionError, an EOFError …
+        reason = str(cause).partition("\n")[0] or type(cause).__name__
+        raise UsageError(f"{files[0]} is damaged ({reason}); delete it and fetch it again.") from cause
 
 
 def _omniglot_archives(archives: list[Path]) -> Pool:

@@ -32,9 +32,9 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
     folder = path.expanduser()
     if not folder.is_dir():
         raise DataMissingError(f"the folder {folder}", downloadable=False)
-    has_splits = {child.name for child in folder.iterdir() if child.is_dir()} == _SPLITS
+    has_splits = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)} == _SPLITS
     top = folder / request.split if has_splits else folder
-    files = sorted(file for file in top.rglob("*") if file.is_file() and not _is_litter(file))
+    files = _files(top)
     if not files:
         raise DataMissingError(f"images in {top}, which is empty", downloadable=False)
     offered = {ending for ending, name in Pillow.registered_extensions().items() if name in Pillow.OPEN}
@@ -43,8 +43,10 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
             raise UsageError(
                 f"found {file}, which is not an image; expected files such as .png or .jpg only, so move it elsewhere."
             )
-    classes = sorted({file.relative_to(top).parts[0] if file.parent != top else "" for file in files})
-    labels = [classes.index(file.relative_to(top).parts[0] if file.parent != top else "") for file in files]
+    # A class has the same number in both splits, also if one of them lacks another class.
+    tops = [folder / split for split in sorted(_SPLITS)] if has_splits else [folder]
+    classes = sorted({_class(file, top) for top in tops for file in _files(top)})
+    labels = [classes.index(_class(file, top)) for file in files]
 
     def make(index: int) -> Image:
         image = _read_image(files[index])
@@ -82,6 +84,20 @@ def npz(request: Request, *, path: Path) -> Pool:
     return Pool(images, labels.astype(np.int64))
 
 
+def _files(top: Path) -> list[Path]:
+    """All files below a folder but those that are hidden, or in a hidden folder."""
+    return sorted(
+        file
+        for file in top.rglob("*")
+        if file.is_file() and not any(_is_litter(Path(part)) for part in file.relative_to(top).parts)
+    )
+
+
+def _class(file: Path, top: Path) -> str:
+    """The first folder on the way to the file; none for a file that is in no sub-folder."""
+    return file.relative_to(top).parts[0] if file.parent != top else ""
+
+
 def _is_litter(file: Path) -> bool:
     return file.name.startswith(".") or file.name.lower() in _LITTER
 
@@ -89,7 +105,9 @@ def _is_litter(file: Path) -> bool:
 def _read_image(file: Path) -> Image:
     try:
         with Pillow.open(file) as image:
-            return np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+            if image.mode.startswith("I;16"):
+                return (np.asarray(image) >> 8).astype(np.uint8)
+            return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError, Pillow.DecompressionBombError) as cause:
         raise UsageError(f"the image {file} cannot be read: {cause}; replace or remove it.") from cause
 
@@ -103,7 +121,7 @@ def _as_uint8(images: NDArray[Any], file: Path) -> Image:
         return cast(Image, images)
     if images.dtype.kind == "f" and np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1:
         return cast(Image, np.rint(images * 255).astype(np.uint8))
+    values = f" and values from {images.min()} to {images.max()}" if images.dtype.kind in "fiu" else ""
     raise UsageError(
-        f"the array 'images' of {file} has dtype {images.dtype} and values from {images.min()} to {images.max()}; "
-        "expected uint8, or floats from 0 to 1."
+        f"the array 'images' of {file} has dtype {images.dtype}{values}; expected uint8, or floats from 0 to 1."
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -260,7 +261,7 @@ def _all_missing(
     looked_for = "; ".join(f"{name}: {error.looked_for}" for name, error in missing.items())
     advice = []
     if any(error.downloadable for error in missing.values()):
-        advice.append(f"get it with `oodbench data fetch {suite.name} --data {root}`")
+        advice.append(f"get it with `oodbench data fetch {quote(suite.asked_for)} --data {quote(str(root))}`")
     advice.append("point elsewhere with --data DIR or --set DATASET=ADAPTER:PATH")
     if can_skip:
         advice.append("run without it with --skip-missing")

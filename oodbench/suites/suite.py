@@ -2,10 +2,11 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
@@ -90,19 +91,12 @@ class Suite(_Table):
     sizes: Sizes = Sizes()
     training: Training = Training()
 
-    @field_validator("unknown")
-    @classmethod
-    def _groups(cls, unknown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name, table in unknown.items():
-            if table.get("group", "-") not in ("near", "far", "-"):
-                raise ValueError(f"the group of {name} is {table['group']!r}; expected 'near' or 'far'")
-        return unknown
+    _asked_for: str = PrivateAttr("")
 
-    @model_validator(mode="after")
-    def _known_is_no_unknown(self) -> Self:
-        if self.known_name in self.unknown:
-            raise ValueError(f"{self.known_name!r} is both the known and an unknown set; give one of them another name")
-        return self
+    @property
+    def asked_for(self) -> str:
+        """The name or file by which the user asked for it."""
+        return self._asked_for or self.name
 
     @property
     def known_name(self) -> str:
@@ -113,8 +107,7 @@ class Suite(_Table):
 
     def sources(self) -> dict[str, Source]:
         """Known set first, then the unknown sets, by name."""
-        known = {"adapter": self.known} if isinstance(self.known, str) else dict(self.known)
-        known.pop("name", None)
+        known = {"adapter": self.known} if isinstance(self.known, str) else self.known
         return {self.known_name: _source(self.known_name, known)} | {
             name: _source(name, table) for name, table in self.unknown.items()
         }
@@ -147,9 +140,10 @@ def read_suite(name_or_file: str) -> Suite:
         UsageError: The name is unknown, or the file is broken; the sentence names the line and the key.
         MissingPrerequisiteError: There is no such file.
     """
-    if not name_or_file.endswith(".toml"):
-        return _parse(Path(registry.load("suites", name_or_file)))
-    return _parse(Path(name_or_file))
+    is_file = name_or_file.endswith(".toml")
+    suite = _parse(Path(name_or_file if is_file else registry.load("suites", name_or_file)))
+    suite._asked_for = name_or_file
+    return suite
 
 
 def _parse(path: Path) -> Suite:
@@ -165,50 +159,71 @@ def _parse(path: Path) -> Suite:
         raise UsageError(f"the suite file {path} is not TOML: {cause}{_key_at(text, str(cause))}.") from cause
     try:
         suite = Suite.model_validate(table)
-        suite.sources()
     except ValidationError as cause:
         first = cause.errors()[0]
-        keys = [str(part) for part in first["loc"]]
-        message = first["msg"].removeprefix("Value error, ")
-        where = f", key {'.'.join(keys)}" if keys else ""
-        raise UsageError(f"the suite file {path}{_line_of(text, keys)}{where}: {message}.") from cause
-    return _relative_to(suite, path.parent)
+        raise _wrong(path, text, [str(part) for part in first["loc"]], first["msg"]) from cause
+    for keys, message in _contradictions(suite):
+        raise _wrong(path, text, keys, message)
+    return _with_absolute_paths(suite, path.parent)
+
+
+def _contradictions(suite: Suite) -> Iterator[tuple[list[str], str]]:
+    """What is wrong with a suite though each of its keys is of the right type: the key and a sentence."""
+    if not isinstance(suite.known, str) and not isinstance(suite.known.get("adapter"), str):
+        yield ["known"], "it names no adapter"
+    for name, table in suite.unknown.items():
+        if table.get("group", "-") not in get_args(Group):
+            yield ["unknown", name, "group"], f"the group is {table['group']!r}; expected 'near' or 'far'"
+        if not isinstance(table.get("adapter", name), str):
+            yield ["unknown", name, "adapter"], f"the adapter is {table['adapter']!r}; expected a name"
+    if suite.known_name in suite.unknown:
+        yield ["unknown", suite.known_name], "it is both the known and an unknown set; give one of them another name"
+
+
+def _wrong(path: Path, text: str, keys: list[str], message: str) -> UsageError:
+    where = f", key {'.'.join(keys)}" if keys else ""
+    return UsageError(f"the suite file {path}{_line_of(text, keys)}{where}: {message}.")
 
 
 def _source(name: str, table: dict[str, Any]) -> Source:
-    rest = {key: value for key, value in table.items() if key not in ("adapter", "group")}
+    rest = {key: value for key, value in table.items() if key not in ("adapter", "group", "name")}
     adapter, parameters = split_spec(str(table.get("adapter", name)))
     return Source(adapter=adapter, group=table.get("group", "-"), parameters=parameters | rest)
 
 
-def _relative_to(suite: Suite, folder: Path) -> Suite:
+def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
     """Paths of adapters (``imagefolder:images``) start at the suite file's folder."""
 
-    def absolute(spec: str) -> str:
-        adapter, parameters = split_spec(spec)
-        if set(parameters) != {"path"}:
-            return spec
-        return f"{adapter}:{(folder / Path(parameters['path']).expanduser()).resolve()}"
+    def absolute(name: str, table: dict[str, Any]) -> dict[str, Any]:
+        source = _source(name, table)
+        if "path" not in source.parameters:
+            return table
+        path = (folder / Path(str(source.parameters["path"])).expanduser()).resolve()
+        named = {"name": table["name"]} if "name" in table else {}
+        return {"adapter": source.adapter, "group": source.group, **named, **source.parameters, "path": str(path)}
 
-    known = suite.known
-    known = absolute(known) if isinstance(known, str) else known | {"adapter": absolute(str(known.get("adapter")))}
-    unknown = {
-        name: table | ({"adapter": absolute(str(table["adapter"]))} if "adapter" in table else {})
-        for name, table in suite.unknown.items()
-    }
-    return suite.model_copy(update={"known": known, "unknown": unknown})
+    known = {"adapter": suite.known, "name": suite.known_name} if isinstance(suite.known, str) else suite.known
+    unknown = {name: absolute(name, table) for name, table in suite.unknown.items()}
+    return suite.model_copy(update={"known": absolute(suite.known_name, known), "unknown": unknown})
 
 
 def _line_of(text: str, keys: list[str]) -> str:
-    """``, line 7`` for the line on which the deepest of the keys that the file holds is set, if it can be found."""
-    for key in reversed(keys):
-        pattern = (
-            rf"""^\s*(?:\[.*\b{re.escape(key)}\b.*\]|["']?{re.escape(key)}["']?\s*=)|[{{,]\s*{re.escape(key)}\s*="""
-        )
-        for number, line in enumerate(text.splitlines(), start=1):
-            if re.search(pattern, line):
-                return f", line {number}"
-    return ""
+    """``, line 7`` for the line that sets the key, or the nearest table or key that it is in."""
+    best, depth = 0, 0
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[+\s*([^\[\]]+?)\s*\]", line)
+        key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        if header:
+            table = _parts(header.group(1))
+        found = table if header else [*table, *_parts(key.group(1))] if key else None
+        if found is not None and len(found) > depth and found == keys[: len(found)]:
+            best, depth = number, len(found)
+    return f", line {best}" if best else ""
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip(" \"'") for part in dotted.split(".")]
 
 
 def _key_at(text: str, message: str) -> str:
