@@ -78,7 +78,9 @@ def run(
         registry.load_file(Path(file))
     plan = make_plan(suite, detectors, protocols, seeds, replace or {})
     check_writable(Path(out))
-    drawn = draw_splits(plan.suite, data_folder(data), download=download, limit=limit, skip_missing=skip_missing)
+    drawn = draw_splits(
+        plan.suite, data_folder(data), download=download, limit=limit, skip_missing=skip_missing, track=track
+    )
     for name, looked_for in drawn.missing.items():
         logger.warning("%s is left out: looked for %s.", name, looked_for)
     return list(_cells(plan, drawn, Path(out), limit, track))

@@ -15,6 +15,7 @@ from oodbench import registry
 from oodbench.datasets.adapter import DataMissingError, LazyImages, Request
 from oodbench.datasets.contact_sheet import draw_sheet
 from oodbench.datasets.embedded import LETTERS
+from oodbench.datasets.inventory import Holding, take_inventory
 from oodbench.datasets.preparation import prepare
 from oodbench.errors import OodbenchError, UsageError
 from oodbench.suites.suite import Input, read_suite
@@ -549,6 +550,30 @@ def test_damaged_omniglot_archive_is_named(tmp_path):
     with pytest.raises(UsageError) as error:
         read("omniglot", root=tmp_path)
     assert str(file) in str(error.value)
+
+
+# Inventory
+
+
+def test_inventory_lists_a_set_without_train_and_test_once():
+    assert take_inventory(read_suite("digits"), NOWHERE, download=False) == [
+        Holding("digits-0-6", "all", 1264, 1797, None),
+        Holding("digits-7-9", "all", 533, 1797, None),
+        Holding("rendered-letters", "all", 1000, None, None),
+        Holding("patches", "all", 1000, None, None),
+        Holding("noise", "all", 1000, None, None),
+    ]
+
+
+def test_inventory_goes_on_after_missing_and_broken_sets(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"images?")
+    suite = read_suite("digits").replacing({"patches": f"npz:{tmp_path / 'a.npz'}", "noise": "npz:there is none"})
+    *there, broken, missing = take_inventory(suite, NOWHERE, download=False)
+    assert [one.problem for one in there] == [None, None, None]
+    assert (broken.dataset, broken.n) == ("patches", None)
+    assert "not a readable numpy archive" in broken.problem
+    assert (missing.dataset, missing.n) == ("noise", None)
+    assert missing.problem.startswith("missing: ")
 
 
 # Contact sheet

@@ -107,7 +107,10 @@ def command(
         print_tables(records)
     failed = sum(record.status == "failed" for record in records)
     skipped = sum(record.status == "skipped" for record in records)
-    click.echo(f"{len(records)} records in {out} ({failed} failed, {skipped} skipped).", err=True)
+    click.echo(
+        f"{len(records)} record{'s' if len(records) != 1 else ''} in {out} ({failed} failed, {skipped} skipped).",
+        err=True,
+    )
     return 1 if failed else 0
 
 

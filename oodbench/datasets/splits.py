@@ -19,6 +19,7 @@ from oodbench import registry
 from oodbench.datasets.adapter import DataMissingError, DatasetPlugin, Pool, Request
 from oodbench.datasets.preparation import prepare
 from oodbench.errors import LeakError, UsageError
+from oodbench.progress import Track, silent
 from oodbench.suites.suite import Source, Suite
 
 Part = Literal["train", "meta", "test", "exposed", "unknown"]
@@ -106,7 +107,13 @@ def read_pool(
 
 
 def draw_splits(
-    suite: Suite, root: Path, *, download: bool = False, limit: int | None = None, skip_missing: bool = False
+    suite: Suite,
+    root: Path,
+    *,
+    download: bool = False,
+    limit: int | None = None,
+    skip_missing: bool = False,
+    track: Track = silent,
 ) -> SuiteData:
     """Read a suite's data sets, bring them to its input and draw its splits.
 
@@ -116,23 +123,23 @@ def draw_splits(
         download: Whether adapters may use the network.
         limit: At most so many samples in each split but the training one.
         skip_missing: Whether to go on without unknown sets that are not there.
+        track: Shows progress.
 
     Raises:
         DataMissingError: Data sets are not there; names all of them and the command that gets them.
         LeakError: Two data sets share samples.
     """
-    known, *unknown = suite.sources().items()
+    sources = suite.sources()
     missing: dict[str, DataMissingError] = {}
     train = meta = test = None
     exposed: dict[str, Split] = {}
     tested: dict[str, Split] = {}
-    try:
-        train, meta, test = _known_splits(suite, *known, root, download)
-    except DataMissingError as error:
-        missing[known[0]] = error
-    for name, source in unknown:
+    for name, source in track(sources.items(), len(sources), "reading data"):
         try:
-            exposed[name], tested[name] = _unknown_splits(suite, name, source, root, download)
+            if name == suite.known_name:
+                train, meta, test = _known_splits(suite, name, source, root, download)
+            else:
+                exposed[name], tested[name] = _unknown_splits(suite, name, source, root, download)
         except DataMissingError as error:
             missing[name] = error
     if train is None or meta is None or test is None or not tested or (missing and not skip_missing):
