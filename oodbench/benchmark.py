@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oodbench import registry
-from oodbench.cells import Cell, Trial, refuse_leaks, run_cell
+from oodbench.cells import Cell, Trial, run_cell
 from oodbench.classifiers.store import trained_classifier
 from oodbench.datasets.splits import Split, SuiteData, draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
@@ -16,6 +16,7 @@ from oodbench.evidence.store import evidence_of
 from oodbench.folders import cache_folder, data_folder
 from oodbench.progress import Track, silent
 from oodbench.protocols.case import Case, Protocol
+from oodbench.protocols.leak_guard import refuse_leaks
 from oodbench.records.record import Record
 from oodbench.records.store import check_writable
 from oodbench.scoring import Observed

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from oodbench.classifiers.store import Classifier
-from oodbench.datasets.splits import Split, SuiteData
+from oodbench.datasets.splits import Split
+from oodbench.detectors.plugin import Detector
 from oodbench.detectors.selection import Chosen
-from oodbench.errors import CellSkippedError, LeakError, OodbenchError
+from oodbench.errors import CellSkippedError, OodbenchError
 from oodbench.evaluation.metrics import metrics
+from oodbench.evidence import Evidence
 from oodbench.evidence.store import ENGINE_VERSION
 from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance
@@ -76,29 +78,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Scores (N,), and the seconds they took."""
+
+    scores: NDArray[np.floating]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why there are no scores."""
 
     status: str
     error: str
-
-
-def refuse_leaks(drawn: SuiteData, case: Case) -> None:
-    """Stop if a detector or the classifier would be fitted on a sample that it is tested on.
-
-    Raises:
-        LeakError: Names the splits and the number of samples.
-    """
-    fitted = [drawn.train, drawn.meta, *(drawn.exposed[name] for name in case.exposed)]
-    tested = [drawn.test, *(drawn.unknown[name] for name in case.tested)]
-    for one in fitted:
-        for other in tested:
-            shared = len(np.intersect1d(one.digests, other.digests))
-            if shared:
-                raise LeakError(
-                    f"{shared} samples of {other.dataset} ({other.part}) would be tested on and are also in "
-                    f"{one.dataset} ({one.part}), which is fitted on."
-                )
 
 
 def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
@@ -108,40 +100,59 @@ def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
     """
     parameters = cell.chosen.parameters(trial.seed)
     fitting = [trial.meta, *(trial.exposed[name] for name in cell.exposed)]
-    fitted = _attempt(lambda: fit(cell.chosen.plugin.build(parameters), fitting))
-    scored: dict[str, NDArray[np.floating] | Failure] = {}
-    seconds = 0.0
-    for _, case in cell.cases:
-        for observed in _test_sets(trial, case):
-            if isinstance(fitted, Fitted) and observed.split.dataset not in scored:
-                start = time.perf_counter()
-                scored[observed.split.dataset] = _attempt(partial(score, fitted.detector, observed.evidence))
-                seconds += time.perf_counter() - start
-    count = sum(len(scores) for scores in scored.values() if not isinstance(scores, Failure))
+    fitted: Fitted | Failure = _attempt(lambda: fit(cell.chosen.plugin.build(parameters), fitting))
+    scored = {} if isinstance(fitted, Failure) else _score_all(trial, cell, fitted)
     for protocol, case in cell.cases:
-        failure = fitted if isinstance(fitted, Failure) else None
-        scores: dict[str, NDArray[np.floating]] = {}
-        for observed in _test_sets(trial, case):
-            found = scored.get(observed.split.dataset)
-            if isinstance(found, Failure):
-                failure = failure or Failure(found.status, f"on {observed.split.dataset}: {found.error}")
-            elif found is not None:
-                scores[observed.split.dataset] = found
         record = _record(trial, cell, protocol, case, parameters)
+        failure = fitted if isinstance(fitted, Failure) else _failure_on(trial, case, scored)
         if failure is not None:
             record = record.model_copy(update={"status": failure.status, "error": failure.error})
         elif isinstance(fitted, Fitted):
-            record = record.model_copy(
-                update={
-                    "detector": record.detector.model_copy(update={"learnt": fitted.learnt}),
-                    "threshold": fitted.threshold,
-                    "results": _results(trial, case, scores, fitted.threshold),
-                    "scores": write_scores(out, record.cell_id, _table(trial, case, scores)),
-                    "timing": Timing(fit_s=fitted.seconds, score_ms_per_sample=1e3 * seconds / max(count, 1)),
-                }
-            )
+            record = _finished(record, trial, case, fitted, scored, out)
         write_record(out, record)
         yield record
+
+
+def _score_all(trial: Trial, cell: Cell, fitted: Fitted) -> dict[str, Scored | Failure]:
+    """The scores of every set that one of the cases tests, by name."""
+    tested = {observed.split.dataset: observed for _, case in cell.cases for observed in _test_sets(trial, case)}
+    return {
+        name: _attempt(partial(_timed_score, fitted.detector, observed.evidence)) for name, observed in tested.items()
+    }
+
+
+def _timed_score(detector: Detector, evidence: Evidence) -> Scored:
+    start = time.perf_counter()
+    scores = score(detector, evidence)
+    return Scored(scores, time.perf_counter() - start)
+
+
+def _failure_on(trial: Trial, case: Case, scored: Mapping[str, Scored | Failure]) -> Failure | None:
+    """The first of the case's sets that could not be scored."""
+    for observed in _test_sets(trial, case):
+        found = scored[observed.split.dataset]
+        if isinstance(found, Failure):
+            return Failure(found.status, f"on {observed.split.dataset}: {found.error}")
+    return None
+
+
+def _finished(
+    record: Record, trial: Trial, case: Case, fitted: Fitted, scored: Mapping[str, Scored | Failure], out: Path
+) -> Record:
+    """The record with its results, after its scores are written."""
+    names = [observed.split.dataset for observed in _test_sets(trial, case)]
+    done = {name: found for name in names if isinstance(found := scored[name], Scored)}
+    scores = {name: one.scores for name, one in done.items()}
+    seconds, count = sum(one.seconds for one in done.values()), sum(len(one.scores) for one in done.values())
+    return record.model_copy(
+        update={
+            "detector": record.detector.model_copy(update={"learnt": fitted.learnt}),
+            "threshold": fitted.threshold,
+            "results": _results(trial, case, scores, fitted.threshold),
+            "scores": write_scores(out, record.cell_id, _table(trial, case, scores)),
+            "timing": Timing(fit_s=fitted.seconds, score_ms_per_sample=1e3 * seconds / count),
+        }
+    )
 
 
 def _attempt(compute: Any) -> Any:  # noqa: ANN401

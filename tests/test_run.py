@@ -303,10 +303,10 @@ def test_the_known_set_as_unknown_set_is_a_leak(tmp_path):
 def test_a_protocol_that_tests_what_it_is_fitted_on_is_stopped():
     from dataclasses import replace
 
-    from oodbench.cells import refuse_leaks
     from oodbench.datasets.splits import draw_splits
     from oodbench.folders import data_folder
     from oodbench.protocols.case import Case
+    from oodbench.protocols.leak_guard import refuse_leaks
     from oodbench.suites.suite import read_suite
 
     drawn = draw_splits(read_suite("digits"), data_folder(None))
