@@ -112,8 +112,7 @@ def make_plan(
 
 def _cells(plan: Plan, drawn: SuiteData, out: Path, limit: int | None, track: Track) -> Iterator[Record]:
     """Run all cells, grouped so that a classifier, its evidence and a fitted detector are made once."""
-    cases = {name: protocol(list(drawn.unknown)) for name, protocol in plan.protocols.items()}
-    _check_cases(cases, drawn)
+    cases = {name: _cases(name, protocol, drawn) for name, protocol in plan.protocols.items()}
     by_exposure: dict[tuple[str, ...], list[tuple[str, Case]]] = {}
     for protocol, of_protocol in cases.items():
         for case in of_protocol:
@@ -132,13 +131,20 @@ def _cells(plan: Plan, drawn: SuiteData, out: Path, limit: int | None, track: Tr
                 yield from run_cell(trial, cell, out)
 
 
-def _check_cases(cases: Mapping[str, list[Case]], drawn: SuiteData) -> None:
-    for protocol, of_protocol in cases.items():
-        for case in of_protocol:
-            strange = [name for name in (*case.exposed, *case.tested) if name not in drawn.unknown]
-            if strange:
-                raise UsageError(f"the protocol {protocol} asks for {strange[0]!r}, which the suite has not.")
-            refuse_leaks(drawn, case)
+def _cases(name: str, protocol: Protocol, drawn: SuiteData) -> list[Case]:
+    """The cases of a protocol, after the leak guard has seen them."""
+    try:
+        cases = list(protocol(list(drawn.unknown)))
+    except Exception as cause:
+        raise UsageError(f"the protocol {name} raised {type(cause).__name__}: {cause}.") from cause
+    for case in cases:
+        if not isinstance(case, Case):
+            raise UsageError(f"the protocol {name} returned a {type(case).__name__}; expected oodbench Cases.")
+        strange = [one for one in (*case.exposed, *case.tested) if one not in drawn.unknown]
+        if strange:
+            raise UsageError(f"the protocol {name} asks for {strange[0]!r}; the suite has {', '.join(drawn.unknown)}.")
+        refuse_leaks(drawn, case)
+    return cases
 
 
 def _trial(

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -75,7 +75,12 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> A
 def _convert(plugin: str, name: str, annotation: Any, value: object) -> Any:  # noqa: ANN401
     adapter = TypeAdapter(annotation)
     try:
-        return adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value)
+        if not isinstance(value, str):
+            return adapter.validate_python(value)
+        # A list is typed as `0+1+2`: commas part parameters.
+        if get_origin(annotation) in (tuple, list):
+            return adapter.validate_python(value.split("+"))
+        return adapter.validate_strings(value)
     except ValidationError as cause:
         raise UsageError(
             f"the parameter {name!r} of {plugin!r} is {value!r}: {cause.errors()[0]['msg'].lower()}."

@@ -109,7 +109,13 @@ def declare(kind: Kind, name: str, plugin: Any, module: str, attribute: str) -> 
         raise UsageError(
             f"the {kind[:-1]} name {name!r} of {module} is taken by {installed.distribution}; choose another name."
         )
-    origin = getattr(sys.modules.get(module), "__oodbench_file__", (module, "0"))
+    other = _declared_here.get((kind, name))
+    file = getattr(sys.modules.get(module), "__oodbench_file__", None)
+    if other and file and other.distribution != file[0]:
+        raise UsageError(
+            f"the {kind[:-1]} name {name!r} of {file[0]} is taken by {other.distribution}; choose another name."
+        )
+    origin = file or (module, "0")
     _declared_here[kind, name] = Entry(
         kind, name, f"{module}:{attribute}", origin[0], origin[1], f"declared in {origin[0]}", lambda: plugin
     )
@@ -133,11 +139,14 @@ def load_file(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     module.__oodbench_file__ = (path.name, digest)  # type: ignore[attr-defined]
     sys.modules[spec.name] = module
+    before = dict(_declared_here)
     try:
         spec.loader.exec_module(module)
-    except UsageError:
-        raise
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
+        _declared_here.clear()
+        _declared_here.update(before)
+        if isinstance(cause, UsageError):
+            raise
         raise UsageError(f"the plugin file {path} could not be run: {type(cause).__name__}: {cause}") from cause
     if not any(entry.target.startswith(f"{spec.name}:") for entry in _declared_here.values()):
         raise UsageError(f"the plugin file {path} declares nothing; decorate a function with @oodbench.detector(…).")

@@ -65,7 +65,7 @@ def fit(detector: Detector, fitting: Sequence[Observed]) -> Fitted:
     evidence = Evidence.concatenate([observed.evidence for observed in fitting])
     labels = torch.cat([observed.labels for observed in fitting])
     start = time.perf_counter()
-    detector.fit(evidence, labels)
+    detector.fit(evidence.copy(), labels.clone())
     seconds = time.perf_counter() - start
     wrong = np.concatenate([observed.wrong for observed in fitting])
     threshold = best_threshold(score(detector, evidence), wrong)
@@ -78,8 +78,9 @@ def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
     Raises:
         OodbenchError: The detector returned something else; the sentence says what.
     """
+    # A copy, so that a detector which works in place changes nobody else's evidence.
     with torch.no_grad():
-        scores = detector.score(evidence)
+        scores = detector.score(evidence.copy())
     if not isinstance(scores, Tensor):
         raise OodbenchError(f"its scores are a {type(scores).__name__}; expected a torch.Tensor")
     if scores.dtype not in ACCEPTED:

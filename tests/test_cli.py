@@ -135,6 +135,17 @@ def test_a_failed_cell_sets_the_exit_status_and_the_others_are_kept(tmp_path):
     assert "1 failed" in done.stderr
 
 
+def test_what_a_plugin_prints_stays_out_of_the_results(tmp_path):
+    file = tmp_path / "loud.py"
+    file.write_text(
+        "import oodbench\n@oodbench.detector('loud', needs='logits')\ndef loud(logits):\n"
+        "    print('hello')\n    return logits[:, 0]\n"
+    )
+    done = oodbench("run", "--plugin", file, "-d", "loud", "-p", "known", "--seed", 0, "--out", tmp_path, "--json")
+    assert len(json.loads(done.stdout)) == 1
+    assert "hello" in done.stderr
+
+
 def test_interrupted_runs_keep_finished_cells(tmp_path):
     file = tmp_path / "slow.py"
     file.write_text(

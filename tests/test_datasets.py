@@ -613,3 +613,10 @@ def test_contact_sheet_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OodbenchError, match="cannot be written"):
         draw_sheet("noise", None, NOWHERE, tmp_path / "file" / "sheet.png", download=False)
+
+
+def test_folder_of_validation_images_is_left_alone(tmp_path):
+    for name in ("train/a", "train/b", "val/a", "val/b", "test/a", "test/b"):
+        save(tmp_path / name / "1.png", grey(1))
+    pool = read("imagefolder", path=tmp_path, split="train")
+    assert (pool.split, pool.labels.tolist()) == ("train", [0, 1])

@@ -39,7 +39,8 @@ def brute_force(model, inputs, loss):
     rows = []
     for position in range(len(inputs)):
         double.zero_grad()
-        logits = double(inputs[position : position + 1].double())
+        one = inputs[position : position + 1]
+        logits = double(one.double() if one.is_floating_point() else one)
         c = logits.shape[1]
         value = {
             "predicted": lambda z, p=position: F.cross_entropy(z, predicted[p : p + 1]),
@@ -125,6 +126,33 @@ class Tied(nn.Module):
         return self.head(self.norm(x) * self.scale)
 
 
+class Functional(nn.Module):
+    """A weight that its own module uses and a function too, one that only a function uses, and a layer behind a cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.both = nn.Linear(6, 6)
+        self.only = nn.Linear(6, 6)
+        self.behind = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.both(torch.tanh(F.linear(x, self.both.weight)))
+        x = torch.tanh(F.linear(x, self.only.weight, self.only.bias))
+        return self.behind(x.detach()) + x[:, :4]
+
+
+class Words(nn.Module):
+    """Inputs that are whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(9, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.embed(x)).mean(dim=1))
+
+
 class InPlace(nn.Module):
     """In-place activations right behind the layers whose output gradients are collected."""
 
@@ -144,6 +172,8 @@ CASES = {
     "tokens": (Tokens, (2, 5, 4)),
     "tied": (Tied, (6,)),
     "in place": (InPlace, (1, 8, 8)),
+    "functional": (Functional, (6,)),
+    "words": (Words, (7,)),
 }
 
 
@@ -151,7 +181,7 @@ def make(name, n, seed=0):
     torch.manual_seed(seed)
     build, shape = CASES[name]
     model = build()
-    inputs = torch.randn(n, *shape)
+    inputs = torch.randint(0, 9, (n, *shape)) if name == "words" else torch.randn(n, *shape)
     model(inputs[:1].repeat(2, *[1] * len(shape)))  # lazy layers
     return model, inputs
 
@@ -233,6 +263,15 @@ def test_agrees_with_the_authors_package():
     ours = gradient_metrics(model, inputs)
     for column, name in enumerate(parts):
         torch.testing.assert_close(theirs[:, column].detach().cpu(), ours[name], rtol=1e-3, atol=1e-9)
+
+
+def test_it_works_under_no_grad_and_inference_mode():
+    model, inputs = make("cnn", 3)
+    expected = gradient_metrics(model, inputs)
+    with torch.no_grad():
+        assert torch.equal(gradient_metrics(model, inputs)["l1"], expected["l1"])
+    with torch.inference_mode():
+        assert torch.equal(gradient_metrics(model, inputs * 1)["l1"], expected["l1"])
 
 
 def test_frozen_parameters_count():

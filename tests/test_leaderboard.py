@@ -120,6 +120,14 @@ def test_failed_and_skipped_cells_are_named(records):
     assert table_of(failed, "known").rows[-1][1:] == ["—"] * 4
 
 
+def test_a_table_of_failures_only_has_no_columns_of_figures(records):
+    failed = [r.model_copy(update={"status": "failed", "error": "no", "results": []}) for r in records]
+    table = table_of(failed, "known")
+    assert table.header == ["detector"]
+    assert table.caption == "No cell has a result"
+    assert len(table.notes) == len([r for r in records if r.protocol == "known"])
+
+
 def test_the_same_records_give_the_same_bytes_in_any_order(records):
     assert board(records) == board(list(reversed(records)))
 

@@ -328,3 +328,30 @@ def test_unknown_parameter_of_a_plugin_without_any_is_refused():
 def test_missing_parameter_is_named():
     with pytest.raises(UsageError, match=r"'plugin' needs the parameter 'width'"):
         resolve("plugin", Takes, {})
+
+
+def test_two_files_that_declare_one_name_are_refused(tmp_path):
+    text = "import oodbench\n@oodbench.detector('mine', needs='logits')\ndef mine(logits):\n    return logits[:, 0]\n"
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(text + f"# {name}\n")
+    registry.load_file(tmp_path / "one.py")
+    registry.load_file(tmp_path / "one.py")
+    with pytest.raises(UsageError, match=r"'mine' of two\.py is taken by one\.py"):
+        registry.load_file(tmp_path / "two.py")
+
+
+@pytest.mark.parametrize("end", ["raise ValueError('no luck')", "raise SystemExit(0)"])
+def test_file_that_ends_badly_leaves_nothing_behind(tmp_path, end):
+    file = tmp_path / "half.py"
+    file.write_text(
+        "import oodbench\n@oodbench.detector('half', needs='logits')\ndef half(logits):\n    return logits[:, 0]\n"
+        + end
+    )
+    with pytest.raises(UsageError, match=r"half\.py could not be run"):
+        registry.load_file(file)
+    assert "half" not in registry.entries("detectors")
+
+
+def test_lists_are_typed_with_plus_signs():
+    digits = registry.load("datasets", "digits")
+    assert resolve("digits", digits.function, {"classes": "0+1+2"}) == {"classes": (0, 1, 2)}

@@ -199,6 +199,14 @@ def bad_raise(logits, features):
 def bad_exit(logits):
     raise SystemExit(5)
 
+@oodbench.detector("bad-manners", needs=("logits", "gradients"))
+def bad_manners(logits, gradients):
+    print("hello")
+    logits.zero_()
+    for column in gradients.values():
+        column.numpy()[:] = 0
+    return logits[:, 0].clone()
+
 @oodbench.detector("good-class")
 class Prototype:
     def __init__(self, scale: float = 1.0):
@@ -249,6 +257,15 @@ def test_a_broken_detector_fails_alone_and_says_why(plugin_file, tmp_path, name,
     assert sentence in found[0].error
     assert found[0].results == []
     assert {record.status for record in read_records([tmp_path])} == {"failed", "ok"}
+
+
+def test_a_detector_that_works_in_place_changes_nobody_elses_evidence(plugin_file, tmp_path):
+    arguments = (["known"], [0])
+    alone = oodbench.run("digits", ["entropy", "grad-l1"], *arguments, out=tmp_path / "a")
+    beside = oodbench.run(
+        "digits", ["bad-manners", "entropy", "grad-l1"], *arguments, plugins=[plugin_file], out=tmp_path / "b"
+    )
+    assert [record.results for record in beside[1:]] == [record.results for record in alone]
 
 
 def test_a_plugin_declared_in_this_process_runs_by_name_or_as_an_object(plugin_file, tmp_path):
@@ -378,3 +395,152 @@ def test_evidence_is_collected_once_for_all_detectors(tmp_path, monkeypatch):
     assert len(collected) == len(set(collected)) == 6
     oodbench.run("digits", ["entropy"], ["unknown-unknowns"], [0], limit=40, out=tmp_path)
     assert len(collected) == 6
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
+@pytest.mark.parametrize("kind", ["weights", "evidence"])
+def test_a_damaged_cache_entry_is_named_and_made_anew(tmp_path, monkeypatch, caplog, kind, damage):
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
+    (first,) = oodbench.run("digits", ["entropy"], ["known"], [0], out=tmp_path / "a")
+    for file in (tmp_path / "cache" / kind).iterdir():
+        content = bytearray(file.read_bytes())
+        content[len(content) * 3 // 4] ^= 0x40
+        file.write_bytes({"cut": content[: len(content) // 2], "flipped": content, "emptied": b""}[damage])
+    (again,) = oodbench.run("digits", ["entropy"], ["known"], [0], out=tmp_path / "b")
+    assert again.scores.sha256 == first.scores.sha256
+    assert "is damaged" in caplog.text
+
+
+BROKEN_PACKAGE = """
+import numpy as np
+import oodbench
+from torch import nn
+from oodbench.protocols.case import Case
+
+
+class Tuple(nn.Linear):
+    def forward(self, x):
+        return (super().forward(x.flatten(1)),)
+
+
+def tuples(channels, size, classes):
+    return Tuple(channels * size * size, classes)
+
+
+def headless(channels, size, classes):
+    return nn.Sequential(nn.Conv2d(channels, classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def crash(channels, size, classes):
+    raise ValueError("no luck")
+
+
+card = oodbench.Card("x", "x", "x", "x", "x")
+
+
+@oodbench.dataset("floats", card=card)
+def floats(request):
+    return oodbench.Pool(np.zeros((9, 8, 8)), np.zeros(9, dtype=np.int64))
+
+
+@oodbench.dataset("short", card=card)
+def short(request):
+    return oodbench.Pool(np.zeros((9, 8, 8), dtype=np.uint8), np.zeros(5, dtype=np.int64))
+
+
+@oodbench.dataset("raises", card=card)
+def raises(request):
+    raise ValueError("no luck")
+
+
+def undecorated(logits):
+    return logits[:, 0]
+
+
+def martians(unknown):
+    return [Case((), ("martians",))]
+
+
+def raising(unknown):
+    raise ValueError("no luck")
+"""
+
+ENTRY_POINTS = """
+[oodbench.classifiers]
+tuples = broken_package:tuples
+headless = broken_package:headless
+crash = broken_package:crash
+[oodbench.datasets]
+floats = broken_package:floats
+short = broken_package:short
+raises = broken_package:raises
+undecorated = broken_package:undecorated
+[oodbench.protocols]
+martians = broken_package:martians
+raising = broken_package:raising
+[oodbench.detectors]
+broken-raw = broken_package:undecorated
+broken-import = broken_package.nowhere:x
+entropy = broken_package:undecorated
+"""
+
+
+@pytest.fixture
+def broken_package(tmp_path, monkeypatch):
+    """An installed distribution of which everything is broken."""
+    import sys
+
+    from oodbench import registry
+
+    site = tmp_path / "site"
+    info = site / "broken_package-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    (site / "broken_package.py").write_text(BROKEN_PACKAGE)
+    monkeypatch.syspath_prepend(site)
+    registry._installed.cache_clear()
+    yield
+    registry._installed.cache_clear()
+    sys.modules.pop("broken_package", None)
+
+
+def suite_with(tmp_path, classifier="cnn", unknown="noise = { n = 40 }"):
+    file = tmp_path / "suite.toml"
+    file.write_text(
+        f'name = "s"\nversion = 1\nclassifier = "{classifier}"\nknown = "digits"\nseeds = [0]\n[unknown]\n{unknown}\n'
+        "[input]\nsize = 8\n[training]\nepochs = 1\n"
+    )
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("suite", "arguments", "sentence"),
+    [
+        ({"classifier": "tuples"}, {}, "classifier tuples cannot be used: the model returned tuple"),
+        ({"classifier": "headless"}, {}, "has no Linear layer with 10 outputs"),
+        ({"classifier": "crash"}, {}, "classifier crash raised ValueError: no luck"),
+        ({"unknown": "floats = {}"}, {}, "data set floats of broken-package has images of dtype float64"),
+        ({"unknown": "short = {}"}, {}, r"labels of shape \(5,\); expected"),
+        ({"unknown": "raises = {}"}, {}, "data set raises of broken-package raised ValueError: no luck"),
+        ({"unknown": "undecorated = {}"}, {}, "is not decorated with @oodbench.dataset"),
+        ({}, {"protocols": ["martians"]}, "asks for 'martians'; the suite has noise"),
+        ({}, {"protocols": ["raising"]}, "protocol raising raised ValueError: no luck"),
+        ({}, {"detectors": ["broken-raw"]}, "decorate the function or class at broken_package:undecorated"),
+    ],
+)
+def test_a_broken_plugin_of_any_kind_ends_in_one_sentence(broken_package, tmp_path, suite, arguments, sentence):
+    call = {"detectors": ["entropy"], "protocols": ["known", "unknown-unknowns"]} | arguments
+    with pytest.raises(UsageError, match=sentence):
+        oodbench.run(suite_with(tmp_path, **suite), **call, out=tmp_path / "o")
+
+
+def test_a_broken_detector_package_hurts_nobody_who_asks_for_all(broken_package, tmp_path, caplog):
+    """And a built-in name cannot be taken over."""
+    wanted = ["broken-*", "entropy"]
+    (record,) = oodbench.run("digits", wanted, ["known"], [0], out=tmp_path)
+    assert (record.detector.name, record.detector.distribution) == ("entropy", "oodbench")
+    assert "left out: the detector 'broken-import' of broken-package 1.0 could not be loaded" in caplog.text
+    assert "broken-raw" in caplog.text
+    with pytest.raises(MissingPrerequisiteError, match="could not be loaded"):
+        oodbench.run("digits", ["broken-import"], out=tmp_path)

@@ -110,14 +110,15 @@ def test_hash_of_a_split_depends_on_its_images_labels_and_order(digits):
     assert replace(test, dataset="another name").sha256 == test.sha256
 
 
-def test_limit_keeps_the_first_samples_of_all_splits_but_the_training_one(digits):
+def test_limit_keeps_the_samples_that_come_first_by_their_hash_but_trains_on_all(digits):
     limited = draw_splits(read_suite("digits"), NOWHERE, limit=30)
     assert limited.train.sha256 == digits.train.sha256
     assert limited.classes == digits.classes
     for one, whole in list(zip(splits_of(limited), splits_of(digits), strict=True))[1:]:
         assert len(one.labels) == 30
         assert one.sha256 == whole.first(30).sha256
-        assert np.array_equal(one.images, whole.images[:30])
+        chosen = np.isin(whole.digests, np.sort(whole.digests)[:30])
+        assert np.array_equal(one.images, whole.images[chosen])
 
 
 def test_labels_of_a_users_own_numbering_become_contiguous(tmp_path):
@@ -314,3 +315,12 @@ def test_known_set_without_its_train_split_is_missing(tmp_path):
         write_folder(tmp_path / part / "a", images(3) if part == "test" else [])
     with pytest.raises(DataMissingError, match=re.escape(str(tmp_path / "train"))):
         draw_splits(make_suite(f"imagefolder:{tmp_path}"), NOWHERE)
+
+
+def test_limit_takes_samples_of_all_classes(tmp_path):
+    labels = np.repeat([0, 1, 2], 200)
+    known = write_npz(tmp_path / "sorted.npz", images(600), labels=labels)
+    drawn = draw_splits(make_suite(known), NOWHERE, limit=40)
+    for split in (drawn.meta, drawn.test):
+        assert set(split.labels) == {0, 1, 2}
+        assert (np.diff(split.indices) > 0).all()

@@ -2,20 +2,22 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from oodbench import registry
-from oodbench.atomic import write_atomically
-from oodbench.classifiers.training import THREADS, train
+from oodbench.classifiers.training import THREADS, to_input, train
 from oodbench.datasets.splits import Split
+from oodbench.errors import OodbenchError, UsageError
+from oodbench.gradients.engine import forward
 from oodbench.progress import Track
 from oodbench.suites.suite import Suite
+from oodbench.tensor_files import content_sha256, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def trained_classifier(suite: Suite, training: Split, classes: int, seed: int, c
         built: nn.Module = build(suite.input.channels, suite.input.size, classes)
         return built
 
+    _try_out(entry.name, network, torch.from_numpy(training.images[:2]), classes)
     identity = {
         "architecture": [entry.target, entry.distribution, entry.version, str(network())],
         "data": training.sha256,
@@ -61,20 +64,30 @@ def trained_classifier(suite: Suite, training: Split, classes: int, seed: int, c
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = cache / "weights" / f"{key}.safetensors"
-    if file.exists():
-        kept = network().eval()
-        kept.load_state_dict(load_file(file))
-        return Classifier(suite.classifier, kept, weights_sha256(kept))
-    images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
-    fresh = train(network, images, labels, suite.training, seed, track)
-    write_atomically(file, lambda path: save_file(fresh.state_dict(), path))
-    return Classifier(suite.classifier, fresh, weights_sha256(fresh))
+    kept = read_tensors(file)
+    if kept is not None:
+        trained = network().eval()
+        trained.load_state_dict(kept[0])
+    else:
+        images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
+        trained = train(network, images, labels, suite.training, seed, track)
+        write_tensors(file, trained.state_dict(), {})
+    return Classifier(suite.classifier, trained, content_sha256(trained.state_dict()))
 
 
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's state, whatever file it came from."""
-    content = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()
+def _try_out(name: str, build: Callable[[], nn.Module], images: Tensor, classes: int) -> None:
+    """Fail before training if the network cannot be built, or gives no logits or no features.
+
+    Raises:
+        UsageError: Says which.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), forward(build(), to_input(images)) as run:
+            run.last_linear()
+            shape = tuple(run.logits.shape)
+    except OodbenchError as error:
+        raise UsageError(f"the classifier {name} cannot be used: {error}") from error
+    except Exception as cause:
+        raise UsageError(f"the classifier {name} raised {type(cause).__name__}: {cause}.") from cause
+    if shape != (len(images), classes):
+        raise UsageError(f"the classifier {name} returned logits {shape}; expected ({len(images)}, {classes}).")

@@ -1,6 +1,8 @@
 """``oodbench run``."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
@@ -86,7 +88,8 @@ def command(
     from oodbench.cli.terminal import print_tables, progress
 
     pairs = dict(_pair(text) for text in replacements)
-    with progress() as track:
+    # What a plugin prints is no result.
+    with redirect_stdout(sys.stderr), progress() as track:
         records = run(
             suite,
             detectors or ("*",),

@@ -114,7 +114,7 @@ def omniglot(request: Request) -> Pool:
     folder = request.root / "omniglot-py"
     archives = sorted(folder.glob("images_background_small[12].zip"))
     whole = (folder / "images_background.zip").exists()
-    if archives and not whole and not request.download:
+    if archives and not whole:
         return _omniglot_archives(archives)
     files = [folder / "images_background.zip", folder / "images_background"]
     found = _found(

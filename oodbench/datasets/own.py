@@ -12,6 +12,8 @@ from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages,
 from oodbench.errors import UsageError
 
 _SPLITS = {"train", "test"}
+# Beside these, a validation split is nobody's class; it is left alone.
+_VALIDATION = {"val", "valid", "validation"}
 # What file managers leave behind is no mistake of the user.
 _LITTER = {"thumbs.db", "desktop.ini"}
 
@@ -24,6 +26,8 @@ def _card(summary: str) -> Card:
 def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
     """Images of a folder ``PATH/class/image``, ``PATH/train/class/image`` and ``PATH/test/…``, or ``PATH/image``.
 
+    A folder ``val`` beside ``train`` and ``test`` is left alone.
+
     Args:
         request: Which split.
         path: The folder.
@@ -32,7 +36,8 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
     folder = path.expanduser()
     if not folder.is_dir():
         raise DataMissingError(f"the folder {folder}", downloadable=False)
-    has_splits = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)} == _SPLITS
+    children = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)}
+    has_splits = children - _VALIDATION == _SPLITS
     top = folder / request.split if has_splits else folder
     files = _files(top)
     if not files:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from shlex import quote
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from oodbench import registry
 from oodbench.datasets.adapter import DataMissingError, DatasetPlugin, Pool, Request
 from oodbench.datasets.preparation import prepare
-from oodbench.errors import LeakError, UsageError
+from oodbench.errors import LeakError, OodbenchError, UsageError
 from oodbench.progress import Track, silent
 from oodbench.suites.suite import Source, Suite
 
@@ -65,11 +65,19 @@ class Split:
         return content.hexdigest()
 
     def first(self, n: int | None) -> "Split":
-        """The first n samples; all of them for None."""
+        """The n samples that come first by their hash, so of all classes; all of them for None."""
         if n is None or n >= len(self.labels):
             return self
+        return self.subset(np.sort(np.argsort(self.digests)[:n]))
+
+    def subset(self, positions: NDArray[np.intp]) -> "Split":
+        """The samples at some positions."""
         return replace(
-            self, images=self.images[:n], labels=self.labels[:n], indices=self.indices[:n], digests=self.digests[:n]
+            self,
+            images=self.images[positions],
+            labels=self.labels[positions],
+            indices=self.indices[positions],
+            digests=self.digests[positions],
         )
 
 
@@ -100,10 +108,29 @@ def read_pool(
     source: Source, root: Path, suite: Suite, split: Literal["train", "test"], *, download: bool = False
 ) -> Pool:
     """One split of a data set, as its adapter finds it."""
-    plugin: DatasetPlugin = registry.load("datasets", source.adapter)
+    entry = registry.get("datasets", source.adapter)
+    plugin = registry.load("datasets", source.adapter)
+    if not isinstance(plugin, DatasetPlugin):
+        raise UsageError(f"the data set {entry.name} of {entry.distribution} is not decorated with @oodbench.dataset.")
     resolution = suite.input.resolution or suite.input.size
     request = Request(root, split, download, suite.input.channels, resolution)
-    return plugin.read(request, source.parameters)
+    try:
+        pool = plugin.read(request, source.parameters)
+    except OodbenchError:
+        raise
+    except Exception as cause:
+        raise UsageError(
+            f"the data set {entry.name} of {entry.distribution} raised {type(cause).__name__}: {cause}."
+        ) from cause
+    first: NDArray[Any] = np.asarray(pool.images[0]) if len(pool.images) else np.zeros((1, 1), dtype=np.uint8)
+    is_image = first.dtype == np.uint8 and (first.ndim == 2 or (first.ndim == 3 and first.shape[2] == 3))
+    if not is_image or pool.labels.shape != (len(pool.images),):
+        raise UsageError(
+            f"the data set {entry.name} of {entry.distribution} has images of dtype {first.dtype} and shape "
+            f"{first.shape}, {len(pool.images)} of them, and labels of shape {pool.labels.shape}; expected uint8 "
+            "(H, W) or (H, W, 3), and one label an image."
+        )
+    return pool
 
 
 def draw_splits(
@@ -182,7 +209,7 @@ def _known_splits(suite: Suite, name: str, source: Source, root: Path, download:
         training = _whole(suite, name, source, read_pool(source, root, suite, "train", download=download))
         (train,) = _cut(training, ("train", sizes.train))
         unseen = ~np.isin(everything.digests, train.digests)
-        meta, test = _cut(_subset(everything, np.flatnonzero(unseen)), ("meta", sizes.meta), ("test", sizes.test))
+        meta, test = _cut(everything.subset(np.flatnonzero(unseen)), ("meta", sizes.meta), ("test", sizes.test))
     if not (len(train.labels) and len(meta.labels) and len(test.labels)):
         raise UsageError(
             f"the known set {name} has {len(everything.labels)} samples; too few for train, meta and test."
@@ -223,7 +250,7 @@ def _whole(suite: Suite, name: str, source: Source, pool: Pool) -> Split:
         len(images),
         plugin.card.size.get(pool.split),
     )
-    return _subset(split, order)
+    return split.subset(order)
 
 
 def _cut(whole: Split, *parts: tuple[Part, int | None]) -> list[Split]:
@@ -237,19 +264,9 @@ def _cut(whole: Split, *parts: tuple[Part, int | None]) -> list[Split]:
     shrink = min(1.0, n / sum(wanted))
     ends = np.cumsum([0] + [int(size * shrink) for size in wanted])
     return [
-        replace(_subset(whole, np.arange(start, end)[np.argsort(whole.indices[start:end])]), part=part)
+        replace(whole.subset(np.arange(start, end)[np.argsort(whole.indices[start:end])]), part=part)
         for (start, end), (part, _) in zip(pairwise(ends), parts, strict=True)
     ]
-
-
-def _subset(split: Split, positions: NDArray[np.intp]) -> Split:
-    return replace(
-        split,
-        images=split.images[positions],
-        labels=split.labels[positions],
-        indices=split.indices[positions],
-        digests=split.digests[positions],
-    )
 
 
 def _relabelled(split: Split, classes: tuple[int, ...]) -> Split:
@@ -257,7 +274,7 @@ def _relabelled(split: Split, classes: tuple[int, ...]) -> Split:
     if len(strange):
         raise UsageError(
             f"the class {strange[0]} of {split.dataset} ({split.part}) is not among the {len(classes)} classes of its "
-            "training split."
+            "training split; give it more samples there, or take it out."
         )
     return replace(split, labels=np.searchsorted(classes, split.labels).astype(np.int64))
 

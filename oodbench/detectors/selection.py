@@ -1,6 +1,7 @@
 """Which detectors a user means: names, globs, parameters, or plugins themselves."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,10 @@ from pydantic_core import to_jsonable_python
 
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.errors import UsageError
+from oodbench.errors import OodbenchError, UsageError
 from oodbench.parameters import defaults, split_spec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,25 @@ def choose(wanted: Sequence[str | DetectorPlugin]) -> list[Chosen]:
     for one in wanted:
         pattern, given = (one.name, {}) if isinstance(one, DetectorPlugin) else split_spec(one)
         for name in registry.matching("detectors", pattern):
-            entry = registry.get("detectors", name)
-            plugin = registry.load("detectors", name)
-            if not isinstance(plugin, DetectorPlugin):
-                raise UsageError(
-                    f"the detector {name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the "
-                    f"function or class at {entry.target} with @oodbench.detector."
-                )
-            candidate = Chosen(plugin, dict(given), entry.distribution, entry.version)
+            try:
+                candidate = _load(name, given)
+            except OodbenchError as error:
+                if name == pattern:
+                    raise
+                # Who asked for all that there are did not ask for this one.
+                logger.warning("left out: %s", error)
+                continue
             key = json.dumps([name, to_jsonable_python(candidate.parameters(seed=0))], sort_keys=True)
             chosen.setdefault(key, candidate)
     return list(chosen.values())
+
+
+def _load(name: str, given: dict[str, str]) -> Chosen:
+    entry = registry.get("detectors", name)
+    plugin = registry.load("detectors", name)
+    if not isinstance(plugin, DetectorPlugin):
+        raise UsageError(
+            f"the detector {name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the function or "
+            f"class at {entry.target} with @oodbench.detector."
+        )
+    return Chosen(plugin, dict(given), entry.distribution, entry.version)

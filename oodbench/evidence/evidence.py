@@ -36,6 +36,10 @@ class Evidence:
         """Bool (N,): whether the prediction is not the label; always so for unknown samples, whose label is −1."""
         return self.predictions != labels
 
+    def copy(self) -> "Evidence":
+        """The same evidence in memory of its own."""
+        return Evidence.concatenate([self])
+
     @staticmethod
     def concatenate(parts: Sequence["Evidence"]) -> "Evidence":
         """The samples of all parts, in their order."""

@@ -6,16 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from oodbench.atomic import write_atomically
 from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
 from oodbench.evidence.collection import BATCH, collect
 from oodbench.evidence.evidence import Evidence
 from oodbench.progress import Track
+from oodbench.tensor_files import read_tensors, write_tensors
 
 # Raised whenever the gradient engine gives other numbers.
 ENGINE_VERSION = 1
@@ -33,10 +31,11 @@ def evidence_of(classifier: Classifier, split: Split, cache: Path, track: Track)
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = cache / "evidence" / f"{key}.safetensors"
-    if file.exists():
-        return _read(file)
+    kept = read_tensors(file)
+    if kept is not None:
+        return _from_tensors(*kept)
     evidence = collect(classifier.network, split.images, track, f"evidence of {split.dataset} ({split.part})")
-    write_atomically(file, lambda path: _write(evidence, path))
+    write_tensors(file, *_to_tensors(evidence))
     return evidence
 
 
@@ -44,24 +43,17 @@ def _architecture(network: nn.Module) -> str:
     return f"{type(network).__module__} {network}"
 
 
-def _write(evidence: Evidence, path: str) -> None:
-    names = list(evidence.gradients)
+def _to_tensors(evidence: Evidence) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = {
-        "logits": evidence.logits.contiguous(),
-        "features": evidence.features.contiguous(),
-        "gradients": torch.stack([evidence.gradients[name] for name in names]),
+        "logits": evidence.logits,
+        "features": evidence.features,
+        "gradients": torch.stack(list(evidence.gradients.values())),
         "confounding": evidence.confounding,
     }
-    save_file(tensors, path, metadata={"gradients": json.dumps(names)})
+    return tensors, {"gradients": json.dumps(list(evidence.gradients))}
 
 
-def _read(file: Path) -> Evidence:
-    with safe_open(file, framework="pt") as kept:
-        names = json.loads(kept.metadata()["gradients"])
-        columns = kept.get_tensor("gradients")
-        return Evidence(
-            kept.get_tensor("logits"),
-            kept.get_tensor("features"),
-            dict(zip(names, columns, strict=True)),
-            kept.get_tensor("confounding"),
-        )
+def _from_tensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Evidence:
+    names = json.loads(metadata["gradients"])
+    gradients = dict(zip(names, tensors["gradients"], strict=True))
+    return Evidence(tensors["logits"], tensors["features"], gradients, tensors["confounding"])

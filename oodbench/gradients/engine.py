@@ -1,6 +1,7 @@
 """One forward pass that remembers the inputs of all layers, and backward passes that collect their output gradients."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from oodbench.errors import UsageError
 from oodbench.gradients.losses import Loss, logit_gradient
@@ -20,13 +22,20 @@ from oodbench.gradients.statistics import Sums, metrics_of, squares_of, sums_of
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Call:
-    """One call of a module in a forward pass, and what the last backward pass brought it."""
+    """One call of a module in a forward pass.
+
+    Attributes:
+        input: Its first argument; empty if that is no tensor.
+        position: How many calls of modules came before.
+        output: Where its output stands in the graph, whatever is done to it in place later; None if it is no tensor
+            or has no graph.
+    """
 
     input: Tensor
     position: int
-    output_gradient: Tensor | None = None
+    output: GradientEdge | None
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,15 @@ class Pass:
         d = logit_gradient(loss, self.logits)
         scale = d.abs().amax(dim=1)
         unit = (d / torch.where(scale > 0, scale, 1)[:, None]).to(self.logits.dtype)
-        for calls in self.calls.values():
-            for call in calls:
-                call.output_gradient = None
-        torch.autograd.grad(self.logits, self.inputs, unit, retain_graph=True, allow_unused=True)
         slow = self._without_rule()
-        forms = {name: self._forms(name, module) for name, module in owners(self.model).items() if name not in slow}
-        return forms | _by_single_samples(self.model, self.inputs.detach(), unit, slow), scale
+        fast = {name: module for name, module in owners(self.model).items() if name not in slow}
+        edges = {name: call.output for name in fast for call in self.calls[name] if call.output is not None}
+        gradients: dict[str, Tensor | None] = dict.fromkeys(fast)
+        if edges and self.logits.grad_fn is not None:
+            found = torch.autograd.grad(self.logits, list(edges.values()), unit, retain_graph=True, allow_unused=True)
+            gradients |= dict(zip(edges, found, strict=True))
+        forms = {name: self._forms(name, module, gradients[name]) for name, module in fast.items()}
+        return forms | _by_single_samples(self.model, self.inputs, unit, slow), scale
 
     def last_linear(self) -> Call:
         """The call of the Linear layer that made the logits; its input are the penultimate features.
@@ -85,26 +96,45 @@ class Pass:
         return max(heads, key=lambda call: call.position)
 
     def _without_rule(self) -> dict[str, nn.Module]:
-        """Modules whose gradient no rule factorises: of unknown type, called twice, or sharing a parameter."""
-        uses: dict[int, int] = {}
-        for module in owners(self.model).values():
-            for parameter in module.parameters(recurse=False):
-                uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-        return {
-            name: module
-            for name, module in owners(self.model).items()
-            if len(self.calls[name]) > 1
-            or (self.calls[name] and rule_for(module) is None)
-            or any(uses[id(parameter)] > 1 for parameter in module.parameters(recurse=False))
-        }
+        """Modules whose gradient no rule factorises: of unknown type, or with parameters that are used elsewhere too.
 
-    def _forms(self, name: str, module: nn.Module) -> list[Form]:
-        calls = self.calls[name]
+        The graph tells how often a parameter is used: a weight that is shared, called twice or passed to a function
+        has more uses than its module has calls.
+        """
+        uses = _uses(self.logits)
+        slow = {}
+        for name, module in owners(self.model).items():
+            most = max(uses[parameter] for parameter in module.parameters(recurse=False))
+            by_rule = rule_for(module) is not None and len(self.calls[name]) == 1 and most == 1
+            if most > 0 and not (by_rule and self.calls[name][0].output is not None):
+                slow[name] = module
+        return slow
+
+    def _forms(self, name: str, module: nn.Module, output_gradient: Tensor | None) -> list[Form]:
         rule = rule_for(module)
-        if rule is None or not calls or calls[0].output_gradient is None:
+        if rule is None or output_gradient is None:
             return [zero_form(parameter, len(self.inputs)) for parameter in module.parameters(recurse=False)]
         with torch.no_grad():
-            return rule(module, calls[0].input, calls[0].output_gradient)
+            return rule(module, self.calls[name][0].input, output_gradient)
+
+
+def _uses(logits: Tensor) -> Counter[Tensor]:
+    """How often each parameter is used on the way to the logits."""
+    uses: Counter[Tensor] = Counter()
+    seen: set[Any] = {None}
+    waiting = [logits.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node in seen or node is None:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            variable = getattr(following, "variable", None)
+            if variable is not None:
+                uses[variable] += 1
+            else:
+                waiting.append(following)
+    return uses
 
 
 def owners(model: nn.Module) -> dict[str, nn.Module]:
@@ -124,7 +154,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
 
     Args:
         model: Maps inputs to logits (N, C).
-        inputs: (N, …), floating point.
+        inputs: (N, …).
 
     Raises:
         UsageError: The model's output is no matrix of logits.
@@ -139,16 +169,16 @@ def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
     try:
         model.eval()
         for parameter in frozen:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
-            leaf = inputs.detach().requires_grad_()
-            logits = model(leaf)
+            parameter.requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            given = inputs.clone() if inputs.is_inference() else inputs.detach()
+            logits = model(given)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise UsageError(
                 f"the model returned {shape} for {len(inputs)} inputs; expected logits ({len(inputs)}, C)."
             )
-        yield Pass(model, leaf, logits, calls)
+        yield Pass(model, given, logits, calls)
     finally:
         for handle in handles:
             handle.remove()
@@ -168,7 +198,7 @@ def gradient_metrics(
 
     Args:
         model: A classifier that maps inputs to logits (N, C). It is run in eval mode and left as it was found.
-        inputs: (N, …), floating point, on the model's device.
+        inputs: (N, …), on the model's device.
         loss: Whose gradient; see ``oodbench.gradients.losses.logit_gradient``.
         per_layer: Whether each module that owns parameters gets its own statistics as well.
 
@@ -218,16 +248,9 @@ def squared_norm(run: Pass, loss: Loss) -> Tensor:
 
 def _remember(calls: list[Call], positions: Iterator[int]) -> Any:  # noqa: ANN401
     def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-        call = Call(args[0].detach() if args and isinstance(args[0], Tensor) else torch.empty(0), next(positions))
-        calls.append(call)
-        if isinstance(output, Tensor) and output.grad_fn is not None:
-            # A hook of the graph's node, not of the tensor: later in-place operations do not change what it sees.
-            position = output.output_nr
-
-            def keep(gradients: tuple[Tensor | None, ...]) -> None:
-                call.output_gradient = gradients[position]
-
-            output.grad_fn.register_prehook(keep)
+        first = args[0].detach() if args and isinstance(args[0], Tensor) else torch.empty(0)
+        has_graph = isinstance(output, Tensor) and output.grad_fn is not None
+        calls.append(Call(first, next(positions), get_gradient_edge(output) if has_graph else None))
 
     return hook
 
@@ -242,20 +265,14 @@ def _by_single_samples(
     parameters = [parameter for module in modules.values() for parameter in module.parameters(recurse=False)]
     distinct = list({id(parameter): parameter for parameter in parameters}.values())
     rows: list[list[Tensor]] = []
-    for parameter in distinct:
-        parameter.requires_grad_()
-    try:
-        with torch.enable_grad():
-            for position in range(len(inputs)):
-                logits = model(inputs[position : position + 1])
-                gradients = torch.autograd.grad(logits, distinct, unit[position : position + 1], allow_unused=True)
-                rows.append([
+    with torch.inference_mode(False), torch.enable_grad():
+        for position in range(len(inputs)):
+            logits = model(inputs[position : position + 1])
+            gradients = torch.autograd.grad(logits, distinct, unit[position : position + 1], allow_unused=True)
+            rows.append([
                     torch.zeros_like(parameter) if gradient is None else gradient
                     for parameter, gradient in zip(distinct, gradients, strict=True)
                 ])  # fmt: skip
-    finally:
-        for parameter in distinct:
-            parameter.requires_grad_(False)
     stacked = {
         id(parameter): Vector(torch.stack([row[column].flatten() for row in rows]))
         for column, parameter in enumerate(distinct)

@@ -104,7 +104,7 @@ def _table(protocol: str, records: list[Record], labels: dict[str, str], dataset
     present = {result.dataset for record in finished for result in record.results}
     tested = [name for name in datasets if name in present]
     roles = {result.role for record in finished for result in record.results}
-    columns = _known_columns(tested) if roles == {"known"} else _unknown_columns(finished, tested)
+    columns = _columns(finished, tested)
     # Exposing a detector to one set after the other makes a matrix; otherwise a detector has one row.
     per_exposure = any(
         len({tuple(record.exposed) for record in finished if _covers(record, name)}) > 1 for name in tested
@@ -114,7 +114,8 @@ def _table(protocol: str, records: list[Record], labels: dict[str, str], dataset
         rows = _collapsed(rows, columns)
     ranked = sorted(rows, key=lambda row: _rank(row, columns, seeds))
     spread = f", mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f", seed {seeds[0]}"
-    caption = ("Wrong against right predictions" if roles == {"known"} else "AUROC, unknown against known") + spread
+    figures = "Wrong against right predictions" if roles == {"known"} else "AUROC, unknown against known"
+    caption = figures + spread if finished else "No cell has a result"
     if per_exposure:
         caption += "; * marks sets that the detector was exposed to (other samples of them)"
     return Table(
@@ -124,6 +125,13 @@ def _table(protocol: str, records: list[Record], labels: dict[str, str], dataset
         [[*row.label, *(_text(row, column, seeds, mark=per_exposure) for column in columns)] for row in ranked],
         _notes(records, labels),
     )
+
+
+def _columns(finished: list[Record], tested: list[str]) -> list[_Column]:
+    if not finished:
+        return []
+    roles = {result.role for record in finished for result in record.results}
+    return _known_columns(tested) if roles == {"known"} else _unknown_columns(finished, tested)
 
 
 def _known_columns(tested: list[str]) -> list[_Column]:

@@ -148,7 +148,7 @@ def read_suite(name_or_file: str) -> Suite:
 
 def _parse(path: Path) -> Suite:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as cause:
         raise MissingPrerequisiteError(f"the suite file {path} cannot be read: {cause.strerror}.") from cause
     except UnicodeDecodeError as cause:
