@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from oodbench.errors import OodbenchError
+from oodbench.errors import OodbenchError, UsageError
 
 
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:
@@ -18,6 +18,51 @@ def write_atomically(target: Path, write: Callable[[str], object]) -> None:
     Raises:
         OodbenchError: The file cannot be written; nothing is left behind.
     """
+    try:
+        _write(target, write)
+    except OSError as cause:
+        raise OodbenchError(
+            f"{target} cannot be written: {_reason(cause)}; what was finished before is kept."
+        ) from cause
+
+
+def write_output(target: Path, option: str, write: Callable[[str], object]) -> None:
+    """The same for the one file that a command is asked for.
+
+    Args:
+        target: The file to be.
+        option: How the user named it, such as ``--out``.
+        write: Writes the file of the given name.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    try:
+        _write(target, write)
+    except OSError as cause:
+        raise UsageError(f"{target} cannot be written: {_reason(cause)}; choose another {option}.") from cause
+
+
+def check_folder(folder: Path, what: str, option: str) -> None:
+    """Make a folder, and fail before anything is computed if nothing can be written to it.
+
+    Args:
+        folder: The folder.
+        what: What it is, for the message.
+        option: How the user chooses it.
+
+    Raises:
+        UsageError: It cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as cause:
+        raise UsageError(f"{what} {folder} cannot be written to: {_reason(cause)}; choose another {option}.") from cause
+
+
+def _write(target: Path, write: Callable[[str], object]) -> None:
     temporary = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,12 +73,15 @@ def write_atomically(target: Path, write: Callable[[str], object]) -> None:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-    except OSError as cause:
-        reason = cause.strerror or str(cause)
-        raise OodbenchError(f"{target} cannot be written: {reason}; what was finished before is kept.") from cause
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _reason(cause: OSError) -> str:
+    if isinstance(cause, FileExistsError):
+        return "a file stands where a folder should be"
+    return cause.strerror or str(cause)
 
 
 def _umask() -> int:

@@ -1,17 +1,22 @@
 """A run: from a suite and detectors to records, each expensive step once."""
 
 import logging
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from oodbench import registry
+from oodbench.atomic import check_folder
 from oodbench.cells import Cell, Trial, run_cell
-from oodbench.classifiers.store import trained_classifier
+from oodbench.classifiers.store import Classifier, trained_classifier
+from oodbench.datasets.sources import check_sources
 from oodbench.datasets.splits import Split, SuiteData, draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.detectors.selection import Chosen, choose
-from oodbench.errors import UsageError
+from oodbench.errors import OodbenchError, UsageError
 from oodbench.evidence.store import evidence_of
 from oodbench.folders import cache_folder, data_folder
 from oodbench.progress import Track, silent
@@ -20,12 +25,14 @@ from oodbench.protocols.leak_guard import refuse_leaks
 from oodbench.records.record import Record
 from oodbench.records.store import check_writable
 from oodbench.scoring import Observed
-from oodbench.suites.suite import Suite, read_suite
+from oodbench.suites.suite import MAX_SEED, Suite, read_suite
 from oodbench.threads import single_threaded
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OUT = Path("oodbench-results")
+# One sample alone has nothing to be told from.
+MIN_LIMIT = 2
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,8 @@ class Plan:
 
 def run(
     suite: str = "digits",
-    detectors: Sequence[str | DetectorPlugin] = ("*",),
-    protocols: Sequence[str] = ("*",),
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin] = ("*",),
+    protocols: str | Sequence[str] = ("*",),
     seeds: Sequence[int] | None = None,
     *,
     data: str | Path | None = None,
@@ -78,7 +85,9 @@ def run(
     for file in plugins:
         registry.load_file(Path(file))
     plan = make_plan(suite, detectors, protocols, seeds, replace or {})
+    _check_limit(limit)
     check_writable(Path(out))
+    check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
     drawn = draw_splits(
         plan.suite, data_folder(data), download=download, limit=limit, skip_missing=skip_missing, track=track
     )
@@ -89,8 +98,8 @@ def run(
 
 def make_plan(
     suite: str,
-    detectors: Sequence[str | DetectorPlugin],
-    protocols: Sequence[str],
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
+    protocols: str | Sequence[str],
     seeds: Sequence[int] | None,
     replace: Mapping[str, str],
 ) -> Plan:
@@ -99,15 +108,35 @@ def make_plan(
     Raises:
         UsageError: A name, a parameter or the suite file is wrong.
     """
-    names = list(dict.fromkeys(name for pattern in protocols for name in registry.matching("protocols", pattern)))
+    patterns = [protocols] if isinstance(protocols, str) else protocols
+    names = list(dict.fromkeys(name for pattern in patterns for name in registry.matching("protocols", pattern)))
     read = read_suite(suite).replacing(dict(replace))
-    registry.get("classifiers", read.classifier)
-    for source in read.sources().values():
-        registry.get("datasets", source.adapter)
-    chosen_seeds = list(dict.fromkeys(read.seeds if seeds is None else seeds))
-    if not chosen_seeds or min(chosen_seeds) < 0:
-        raise UsageError(f"the seeds are {chosen_seeds}; expected one or more whole numbers from 0.")
-    return Plan(read, choose(detectors), {name: registry.load("protocols", name) for name in names}, chosen_seeds)
+    with read.blamed("classifier"):
+        registry.get("classifiers", read.classifier)
+    check_sources(read)
+    wanted = [detectors] if isinstance(detectors, (str, DetectorPlugin)) else detectors
+    loaded = {name: registry.load("protocols", name) for name in names}
+    return Plan(read, choose(wanted), loaded, _whole_numbers(read.seeds if seeds is None else seeds))
+
+
+def _whole_numbers(seeds: Sequence[int]) -> list[int]:
+    """The seeds, each once; whoever calls from Python may give anything.
+
+    Raises:
+        UsageError: They are no seeds.
+    """
+    try:
+        numbers = list(dict.fromkeys(operator.index(seed) for seed in seeds))
+    except TypeError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or max(numbers) > MAX_SEED:
+        raise UsageError(f"the seeds are {seeds!r}; expected one or more whole numbers from 0 to {MAX_SEED}.")
+    return numbers
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < MIN_LIMIT):
+        raise UsageError(f"the limit is {limit!r}; expected a whole number from {MIN_LIMIT}, or None.")
 
 
 def _cells(plan: Plan, drawn: SuiteData, out: Path, limit: int | None, track: Track) -> Iterator[Record]:
@@ -152,6 +181,7 @@ def _trial(
 ) -> Trial:
     cache = cache_folder()
     classifier = trained_classifier(suite, drawn.train, len(drawn.classes), seed, cache, track)
+    _refuse_diverged(suite, classifier, seed)
 
     def observe(split: Split) -> Observed:
         return Observed(split, evidence_of(classifier, split, cache, track))
@@ -167,3 +197,16 @@ def _trial(
         {name: observe(split) for name, split in drawn.exposed.items() if name in exposed},
         {name: observe(split) for name, split in drawn.unknown.items() if name in tested},
     )
+
+
+def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
+    """Say it once, rather than by every detector that is given logits of NaN.
+
+    Raises:
+        OodbenchError: A weight is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in classifier.network.state_dict().values()):
+        raise OodbenchError(
+            f"the training of the classifier {classifier.name} with seed {seed} diverged to weights of NaN or "
+            f"infinity; lower training.learning_rate of the suite {suite.name} from {suite.training.learning_rate}."
+        )

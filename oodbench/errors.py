@@ -1,6 +1,11 @@
 """Errors that end in one sentence for the user, each with the exit status of its kind."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, as one line also where a plugin wrote several."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
 class OodbenchError(Exception):
     """A mistake or a failure that is told in one sentence, without traceback."""
 

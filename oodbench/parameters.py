@@ -48,7 +48,10 @@ def resolve(plugin: str, function: Callable[..., Any], given: Mapping[str, objec
     unknown = [name for name in given if name not in offered]
     if unknown:
         expected = ", ".join(offered) or "none"
-        raise UsageError(f"{plugin!r} has no parameter {unknown[0]!r}; expected one of: {expected}.")
+        hint = ""
+        if "path" in offered and "path" not in given:
+            hint = f" (a path that has '=' in it is written {plugin}:path={unknown[0]}={given[unknown[0]]})"
+        raise UsageError(f"{plugin!r} has no parameter {unknown[0]!r}; expected one of: {expected}{hint}.")
     values: dict[str, Any] = {}
     for name, parameter in offered.items():
         if name in given:

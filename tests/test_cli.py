@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,12 +75,14 @@ def test_json_goes_to_stdout_and_nothing_else(tmp_path):
         (["run", "-s", "none.toml"], 3, "the suite file none.toml cannot be read"),
         (["run", "--set", "noise"], 2, "is not DATASET=ADAPTER:PATH"),
         (["run", "--seed", "-1"], 2, "--seed"),
+        (["run", "--seed", str(2**63)], 2, "0<=x<=9223372036854775807"),
         (["run", "--limit", "0"], 2, "--limit"),
         (["run", "--out", "/dev/null/x"], 2, "the results folder /dev/null/x cannot be written to"),
         (["run", "--plugin", "none.py"], 3, "the plugin file none.py cannot be read"),
         (["rum"], 2, "No such command"),
         (["info", "entropi"], 2, "did you mean entropy"),
         (["info", "entropy", "--sheet", "x.png"], 2, "is no data set"),
+        (["info", "noise", "--sheet", "/dev/null/x.png"], 2, "/dev/null/x.png cannot be written: "),
         (["leaderboard", "build", "nowhere"], 3, "there are no records in nowhere"),
         (["data", "status", "digit"], 2, "did you mean digits"),
     ],
@@ -184,6 +187,105 @@ def test_interrupted_runs_keep_finished_cells(tmp_path):
     assert "Traceback" not in stderr
     assert stdout == ""
     assert len(list(records.glob("*.json"))) == 1
+
+
+def test_a_second_interrupt_ends_with_the_same_status(tmp_path):
+    """One that comes while the process winds up after the first, which this plugin makes last."""
+    file = tmp_path / "slow.py"
+    file.write_text(
+        "import atexit, time, oodbench\n"
+        "@atexit.register\ndef leave():\n    print('leaving', flush=True)\n    time.sleep(60)\n"
+        "@oodbench.detector('slow', needs='logits')\ndef slow(logits):\n"
+        "    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    arguments = ["run", "--plugin", file, "-d", "slow", "-p", "known", "--seed", "0", "--out", tmp_path]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oodbench", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    for stream, word in ((process.stderr, "ready"), (process.stdout, "leaving")):
+        while not lines or word not in lines[-1]:
+            lines.append(stream.readline())
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+    lines += process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in "".join(lines)
+    assert "Traceback" not in "".join(lines)
+
+
+def piped(arguments, redirection, folder, **environment):
+    """Run by bash with stdout redirected; exit status of oodbench, stdout of the whole, stderr."""
+    command = " ".join(map(shlex.quote, [sys.executable, "-m", "oodbench", *map(str, arguments)]))
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, cwd=folder, env=os.environ | environment, timeout=300, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    return done
+
+
+RUN = ["run", "-d", "entropy", "-d", "max-logit", "-p", "known", "--seed", "0", "--out", "o"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_leaves_early_is_no_failure_of_the_run(tmp_path, form):
+    for reader in ("| head -1", "| true"):
+        done = piped([*RUN, *form], reader, tmp_path)
+        assert done.returncode == 0
+        assert done.stderr == "2 records in o (0 failed, 0 skipped).\n"
+
+
+def test_a_reader_that_leaves_early_hides_no_failed_cell(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import oodbench\n@oodbench.detector('mine', needs='logits')\ndef mine(logits):\n    return logits[:, 0] / 0\n"
+    )
+    done = piped([*RUN, "-d", "mine", "--plugin", "mine.py"], "| true", tmp_path)
+    assert done.returncode == 1
+    assert "1 failed" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["list", "detectors"], ["run", "--help"], ["--help"], ["info", "digits"]])
+def test_a_reader_that_leaves_early_is_no_failure_of_any_command(tmp_path, arguments):
+    done = piped(arguments, "| true", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_board_may_be_read_in_part(tmp_path):
+    oodbench(*RUN, cwd=tmp_path)
+    done = piped(["leaderboard", "build", "o"], "| true", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = oodbench("leaderboard", "build", "o", "-o", "/dev/null/b.md", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        "/dev/null/b.md cannot be written: a file stands where a folder should be; choose another --out." in done.stderr
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is full")
+def test_a_full_disk_under_stdout_is_told_and_the_records_are_kept(tmp_path):
+    done = piped(RUN, "> /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert "the results cannot be written to stdout: No space left on device; records that were made are kept." in (
+        done.stderr
+    )
+    assert len(list((tmp_path / "o" / "records").iterdir())) == 2
+
+
+def test_closed_stdout_loses_the_tables_only(tmp_path):
+    done = piped(RUN, ">&-", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "2 records in o (0 failed, 0 skipped).\n"
+
+
+def test_what_stdout_cannot_encode_is_replaced(tmp_path):
+    done = piped([*RUN, "--seed", "1"], "", tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "mean ? standard deviation over 2 seeds" in done.stdout
 
 
 def test_info_describes_every_kind():

@@ -1,7 +1,9 @@
 """Adapters that need no download, what `prepare` makes of their images, and the contact sheet."""
 
 import io
+import re
 import struct
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from oodbench.datasets.contact_sheet import draw_sheet
 from oodbench.datasets.embedded import LETTERS
 from oodbench.datasets.inventory import Holding, take_inventory
 from oodbench.datasets.preparation import prepare
-from oodbench.errors import OodbenchError, UsageError
+from oodbench.errors import UsageError
 from oodbench.suites.suite import Input, read_suite
 
 NOWHERE = Path("no such folder")
@@ -351,6 +353,35 @@ def test_hidden_folder_beside_train_and_test_changes_nothing(tmp_path):
     assert read("imagefolder", path=tmp_path).split == "test"
 
 
+@pytest.mark.parametrize("names", [("train",), ("train", "val"), ("train", "test", "extra"), ("test", "cars")])
+def test_split_names_among_other_folders_are_no_classes(tmp_path, names):
+    for name in names:
+        save(tmp_path / name / "a" / "1.png", grey(1))
+    with pytest.raises(UsageError, match=f"{', '.join(sorted(names))}; expected either train and test") as error:
+        read("imagefolder", path=tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I", "integers"), ("F", "floats")])
+def test_images_of_32_bits_are_refused(tmp_path, mode, kind):
+    Pillow.fromarray(grey(200)).convert(mode).save(tmp_path / "1.tif")
+    pool = read("imagefolder", path=tmp_path)
+    with pytest.raises(UsageError, match=rf"1\.tif has 32-bit {kind} \(mode {mode}\); expected 8 or 16 bits"):
+        pool.images[0]
+
+
+def test_large_images_are_read_quietly_up_to_pillows_limit(tmp_path, monkeypatch):
+    save(tmp_path / "1.png", grey(1, side=10))
+    pool = read("imagefolder", path=tmp_path)
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pool.images[0].shape == (10, 10)
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(UsageError, match=r"1\.png cannot be read: .*[^.]; replace or remove it\."):
+        pool.images[0]
+
+
 def test_text_file_among_the_images_is_named(tmp_path):
     save(tmp_path / "a" / "1.png", grey(1))
     notes = tmp_path / "a" / "notes.txt"
@@ -453,9 +484,17 @@ def test_file_that_is_no_numpy_archive_is_refused(tmp_path, content):
         np.savez(written, images=PIXELS)
     whole = written.getvalue()
     file.write_bytes({"text": b"images?", "npy": whole, "truncated": whole[: len(whole) // 2]}[content])
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UsageError, match=r"expected a whole \.npz as np\.savez\(FILE, .* writes it\.$") as error:
         read("npz", path=file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 5), (0, 5, 5), (4, 5, 0, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_npz_of_empty_images_is_refused_with_their_shape(tmp_path, shape, dtype):
+    np.savez(tmp_path / "a.npz", images=np.zeros(shape, dtype))
+    with pytest.raises(UsageError, match=re.escape(f"is empty, of shape {shape}")):
+        read("npz", path=tmp_path / "a.npz")
 
 
 def test_missing_npz_is_missing_data(tmp_path):
@@ -611,7 +650,7 @@ def test_contact_sheet_is_a_png_or_refused(tmp_path, name):
 
 def test_contact_sheet_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OodbenchError, match="cannot be written"):
+    with pytest.raises(UsageError, match=r"sheet\.png cannot be written: .*; choose another --sheet\.$"):
         draw_sheet("noise", None, NOWHERE, tmp_path / "file" / "sheet.png", download=False)
 
 

@@ -237,6 +237,17 @@ def test_name_and_parameters_are_split(spec, expected):
     assert split_spec(spec) == expected
 
 
+def test_path_with_an_equals_sign_is_told_how_to_be_written():
+    def reads(request, *, path: Path, invert: bool = False):
+        """An adapter."""
+
+    name, given = split_spec("folder:a=b")
+    with pytest.raises(UsageError, match=r"no parameter 'a'; .*path, invert \(.* written folder:path=a=b\)"):
+        resolve(name, reads, given)
+    name, given = split_spec("folder:path=a=b")
+    assert resolve(name, reads, given)["path"] == Path("a=b")
+
+
 def test_parameter_given_twice_is_refused():
     with pytest.raises(UsageError, match="'n' twice"):
         split_spec("noise:n=1,n=2")

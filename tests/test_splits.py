@@ -222,7 +222,7 @@ def test_test_images_that_were_trained_on_are_dropped(train_and_test):
 def test_class_that_is_only_in_test_is_refused(train_and_test):
     folder, *_ = train_and_test
     write_folder(folder / "test" / "c", images(20, seed=1))
-    with pytest.raises(UsageError, match=r"class .* of imagefolder .* not among the 2 classes"):
+    with pytest.raises(UsageError, match=r"the class c of imagefolder .* not among the 2 classes"):
         draw_splits(make_suite(f"imagefolder:{folder}"), NOWHERE)
 
 
@@ -249,8 +249,21 @@ def test_known_set_of_two_images_is_refused(tmp_path):
 
 def test_unknown_set_of_one_image_is_refused(tmp_path):
     unknown = write_npz(tmp_path / "a.npz", np.repeat(images(1), 9, axis=0))
-    with pytest.raises(UsageError, match="unknown set own has 1 samples"):
+    with pytest.raises(UsageError, match=r"unknown set own has 1 sample \(of 9 images, 8 are duplicates\)"):
         draw_splits(make_suite("digits", {"own": {"adapter": unknown}}), NOWHERE)
+
+
+def test_unknown_set_that_the_sizes_leave_nothing_to_expose_is_refused_with_them(tmp_path):
+    suite = make_suite("digits", {"own": {"adapter": write_npz(tmp_path / "a.npz", images(9))}},
+                       {"exposed": 1, "unknown": 500})  # fmt: skip
+    with pytest.raises(UsageError, match=r"own has 9 samples; .* sizes.exposed = 1 and sizes.unknown = 500"):
+        draw_splits(suite, NOWHERE)
+
+
+def test_training_size_that_leaves_one_class_is_named(tmp_path):
+    known = write_npz(tmp_path / "a.npz", images(40))
+    with pytest.raises(UsageError, match=r"training samples .* of one class only.* raise sizes.train, which is 1\.$"):
+        draw_splits(make_suite(known, sizes={"train": 1}), NOWHERE)
 
 
 # Sets that are not there
@@ -315,6 +328,15 @@ def test_known_set_without_its_train_split_is_missing(tmp_path):
         write_folder(tmp_path / part / "a", images(3) if part == "test" else [])
     with pytest.raises(DataMissingError, match=re.escape(str(tmp_path / "train"))):
         draw_splits(make_suite(f"imagefolder:{tmp_path}"), NOWHERE)
+
+
+def test_unknown_set_needs_its_test_split_only_and_the_known_one_needs_both(tmp_path):
+    write_folder(tmp_path / "test" / "a", images(8))
+    folder = f"imagefolder:{tmp_path}"
+    drawn = draw_splits(make_suite("digits", {"own": {"adapter": folder}}), NOWHERE)
+    assert drawn.unknown["own"].origin == "test"
+    with pytest.raises(UsageError, match=r"has the sub-folders test; expected either train and test"):
+        draw_splits(make_suite(folder), NOWHERE)
 
 
 def test_limit_takes_samples_of_all_classes(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from oodbench import registry
+from oodbench.datasets.sources import check_sources
 from oodbench.datasets.splits import read_pool
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.suites.suite import Input, Sizes, Source, Training, read_suite
@@ -135,15 +136,30 @@ WRONG = {
     "version is a word": (changed("version = 1", 'version = "one"'), r"line 2, key version: .*integer"),
     "version 0": (changed("version = 1", "version = 0"), r"line 2, key version: .*greater than or equal to 1"),
     "seeds are a number": (changed("[0, 1]", "3"), r"line 5, key seeds: .*list"),
+    "a seed is negative": (
+        changed("[0, 1]", "[0, -1]"),
+        r"line 5, key seeds.1: it is -1; .*greater than or equal to 0",
+    ),
+    "a seed is too large": (
+        changed("[0, 1]", f"[0, {2**63}]"),
+        r"line 5, key seeds.1: .*less than or equal to 9223372036854775807",
+    ),
+    "known is a number": (changed('"digits"', "5"), r"line 4, key known: it is 5; expected an adapter's name"),
     "a seed is a word": (changed("[0, 1]", '[0, "one"]'), r"line 5, key seeds.1: .*integer"),
-    "no seeds": (changed("[0, 1]", "[]"), r"line 5, key seeds: .*at least 1 item"),
+    "no seeds": (changed("[0, 1]", "[]"), r"line 5, key seeds: it is empty; expected at least one\.$"),
     "name with a slash": (changed('"mine"', '"my/suite"'), r"line 1, key name: "),
-    "unknown key": (changed("seeds = [0, 1]", "colour = 1\nseeds = [0]"), r"line 5, key colour: .*not permitted"),
-    "unknown key in a table": (FIXED_KEYS + "[input]\nsise = 28\n", r"line 11, key input.sise: .*not permitted"),
+    "unknown key": (
+        changed("seeds = [0, 1]", "colour = 1\nseeds = [0]"),
+        r"line 5, key colour: .*expected one of: name, version, ",
+    ),
+    "unknown key in a table": (
+        FIXED_KEYS + "[input]\nsise = 28\n",
+        r"line 11, key input.sise: .*one of: channels, size, ",
+    ),
     "value out of range": (FIXED_KEYS + "[input]\nchannels = 2\n", r"line 11, key input.channels: .*1 or 3"),
     "set is a word": (
         changed('{ group = "near" }', '"near"'),
-        r"line 8, key unknown.emnist-letters: .*dictionary",
+        r"line 8, key unknown.emnist-letters: it is 'near'; expected a table",
     ),
     "key that is also a table": (FIXED_KEYS + "[sizes]\nunknown = 0\n", r"line 11, key sizes.unknown: "),
     "bad group": (changed('"near"', '"middle"'), r"line 8, key unknown.emnist-letters.*'middle'.*near"),
@@ -163,13 +179,40 @@ def test_wrong_content_is_told_with_line_and_key(write, text, message):
 @pytest.mark.parametrize("key", ["name", "version", "known"])
 def test_missing_key_is_named(write, key):
     text = "".join(line for line in FIXED_KEYS.splitlines(True) if not line.startswith(f"{key} "))
-    with pytest.raises(UsageError, match=f"key {key}: Field required"):
+    with pytest.raises(UsageError, match=f"key {key}: it is missing"):
         read_suite(write(text))
 
 
 def test_suite_without_unknown_sets_is_refused(write):
     with pytest.raises(UsageError, match="key unknown"):
         read_suite(write(FIXED_KEYS.partition("emnist-letters")[0]))
+
+
+WRONG_ADAPTERS = {
+    "adapter of the known set": (
+        changed('"digits"', '"digit"'),
+        r"line 4, key known: no dataset .* mean digits or .*\?$",
+    ),
+    "adapter": (changed("noise = {", 'fog = { adapter = "noize",'), r"line 9, key unknown.fog: no .*'noize'"),
+    "parameter": (changed("kind =", "kynd ="), r"line 9, key unknown.noise: .*no parameter 'kynd'.*: kind, n, seed"),
+    "value": (changed('"uniform"', '"thick"'), r"line 9, key unknown.noise: .*'kind' of 'noise' is 'thick'"),
+    "path with =": (changed('"digits"', '"imagefolder:a=b"'), r"line 4, key known: .*written imagefolder:path=a=b"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_ADAPTERS.values(), ids=WRONG_ADAPTERS)
+def test_wrong_adapter_is_told_with_file_line_and_key(write, text, message):
+    file = write(text)
+    with pytest.raises(UsageError, match=message) as error:
+        check_sources(read_suite(file))
+    assert file in str(error.value)
+
+
+def test_wrong_replacement_is_not_blamed_on_the_file(write):
+    file = write(changed("noise = {", 'fog = { adapter = "noize",'))
+    with pytest.raises(UsageError, match=r"^the replacement of fog: no dataset is named 'npx'"):
+        check_sources(read_suite(file).replacing({"fog": "npx:a.npz"}))
+    check_sources(read_suite(file).replacing({"fog": "npz:a.npz"}))
 
 
 def test_missing_file_is_a_missing_prerequisite(tmp_path):

@@ -1,14 +1,18 @@
 """The command line: one file a verb, loaded when it is called."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
-from oodbench.errors import OodbenchError
+from oodbench.cli.output import safe_stdout
+from oodbench.errors import OodbenchError, one_line
 
 VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
@@ -17,6 +21,9 @@ VERBS = {
     "data": "Say which data sets of a suite are there, and get them.",
     "leaderboard": "Render boards from records.",
 }
+
+
+INTERRUPTED = "oodbench: interrupted; the records of finished cells are kept."
 
 
 class _LazyGroup(click.Group):
@@ -50,15 +57,29 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> Any:  # noqa: ANN401
     """Run the command line; a user's mistake ends in one sentence and the exit status of its kind."""
     logging.basicConfig(format="oodbench: %(message)s")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
-        status = cli.main(args=arguments, prog_name="oodbench", standalone_mode=False)
+        with safe_stdout():
+            status = cli.main(args=arguments, prog_name="oodbench", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("oodbench: interrupted; the records of finished cells are kept.", err=True)
+        click.echo(INTERRUPTED, err=True)
         sys.exit(130)
     except OodbenchError as error:
-        click.echo(f"oodbench: {error}", err=True)
+        click.echo(f"oodbench: {one_line(error)}", err=True)
         sys.exit(error.exit_status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """What is being written is finished or removed first, unless the user insists."""
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(130)

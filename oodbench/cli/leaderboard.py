@@ -22,7 +22,7 @@ def command() -> None:
 @click.option("--note", default="", help="A remark for the head of the board.")  # fmt: skip
 def build(folders: tuple[Path, ...], out: Path | None, note: str) -> None:
     """Render a markdown board from the records in results folders (default: oodbench-results)."""
-    from oodbench.atomic import write_atomically
+    from oodbench.atomic import write_output
     from oodbench.errors import UsageError
     from oodbench.leaderboard.markdown import board
     from oodbench.records.store import read_records
@@ -37,5 +37,5 @@ def build(folders: tuple[Path, ...], out: Path | None, note: str) -> None:
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_atomically(out, lambda path: Path(path).write_text(text, encoding="utf-8"))
+        write_output(out, "--out", lambda path: Path(path).write_text(text, encoding="utf-8"))
         click.echo(f"{out}: {len(whole)} records.", err=True)

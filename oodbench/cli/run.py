@@ -23,7 +23,7 @@ import click
     "--seed",
     "seeds",
     multiple=True,
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=2**63 - 1),
     metavar="N",
     help="Seed of the classifier's training. Default: the suite's.",
 )

@@ -78,11 +78,13 @@ class Pool:
             lazily and differ in size.
         labels: int64 (N,), the class of each image; of no meaning in unknown sets.
         split: The split it really is: ``all`` where the data set has no train and test splits.
+        classes: The name of each class by its number, where the adapter knows it.
     """
 
     images: Sequence[Image] | Image
     labels: NDArray[np.int64]
     split: str = "all"
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

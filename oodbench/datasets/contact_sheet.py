@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from oodbench import registry
-from oodbench.atomic import write_atomically
+from oodbench.atomic import write_output
 from oodbench.datasets.preparation import prepare
 from oodbench.datasets.splits import read_pool
 from oodbench.errors import UsageError
@@ -32,7 +32,7 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
         The suite's name.
 
     Raises:
-        UsageError: The file is no .png.
+        UsageError: The file is no .png, or cannot be written.
     """
     if file.suffix.lower() != ".png":
         raise UsageError(f"the contact sheet {file} should be a .png file.")
@@ -51,7 +51,7 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
     enlarged = picture.resize(
         (picture.width * MAGNIFICATION, picture.height * MAGNIFICATION), Pillow.Resampling.NEAREST
     )
-    write_atomically(file, lambda path: enlarged.save(path, format="PNG"))
+    write_output(file, "--sheet", lambda path: enlarged.save(path, format="PNG"))
     return suite.name
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from oodbench import registry
 from oodbench.datasets.adapter import DataMissingError
+from oodbench.datasets.sources import check_sources
 from oodbench.datasets.splits import read_pool
 from oodbench.errors import OodbenchError
 from oodbench.suites.suite import Suite
@@ -31,7 +32,12 @@ class Holding:
 
 
 def take_inventory(suite: Suite, root: Path, *, download: bool) -> list[Holding]:
-    """Look for every split that the suite needs; download what is not there if allowed."""
+    """Look for every split that the suite needs; download what is not there if allowed.
+
+    Raises:
+        UsageError: The suite names an adapter or a parameter that there is not.
+    """
+    check_sources(suite)
     holdings = []
     for name, source in suite.sources().items():
         card = registry.load("datasets", source.adapter).card

@@ -1,12 +1,13 @@
 """Anybody's own data: folders of images, and numpy archives."""
 
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
 from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
 from oodbench.errors import UsageError
@@ -16,6 +17,8 @@ _SPLITS = {"train", "test"}
 _VALIDATION = {"val", "valid", "validation"}
 # What file managers leave behind is no mistake of the user.
 _LITTER = {"thumbs.db", "desktop.ini"}
+# Pillow cuts their values off at 255 instead of scaling them, as nobody knows their range.
+_WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
 
 
 def _card(summary: str) -> Card:
@@ -26,7 +29,7 @@ def _card(summary: str) -> Card:
 def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
     """Images of a folder ``PATH/class/image``, ``PATH/train/class/image`` and ``PATH/test/…``, or ``PATH/image``.
 
-    A folder ``val`` beside ``train`` and ``test`` is left alone.
+    A folder ``val`` beside ``train`` and ``test`` is left alone. An unknown set needs ``test`` only.
 
     Args:
         request: Which split.
@@ -36,8 +39,7 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
     folder = path.expanduser()
     if not folder.is_dir():
         raise DataMissingError(f"the folder {folder}", downloadable=False)
-    children = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)}
-    has_splits = children - _VALIDATION == _SPLITS
+    has_splits = _has_splits(folder, request.split)
     top = folder / request.split if has_splits else folder
     files = _files(top)
     if not files:
@@ -49,7 +51,7 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
                 f"found {file}, which is not an image; expected files such as .png or .jpg only, so move it elsewhere."
             )
     # A class has the same number in both splits, also if one of them lacks another class.
-    tops = [folder / split for split in sorted(_SPLITS)] if has_splits else [folder]
+    tops = [folder / split for split in sorted(_SPLITS) if (folder / split).is_dir()] if has_splits else [folder]
     classes = sorted({_class(file, top) for top in tops for file in _files(top)})
     labels = [classes.index(_class(file, top)) for file in files]
 
@@ -58,7 +60,10 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
         return 255 - image if invert else image
 
     return Pool(
-        LazyImages(len(files), make), np.asarray(labels, dtype=np.int64), request.split if has_splits else "all"
+        LazyImages(len(files), make),
+        np.asarray(labels, dtype=np.int64),
+        request.split if has_splits else "all",
+        tuple(classes),
     )
 
 
@@ -71,12 +76,18 @@ def npz(request: Request, *, path: Path) -> Pool:
     file = path.expanduser()
     if not file.is_file():
         raise DataMissingError(f"the file {file}", downloadable=False)
+    if not zipfile.is_zipfile(file):
+        raise UsageError(
+            f"{file} is not a readable numpy archive; expected a whole .npz as np.savez(FILE, images=…, labels=…) "
+            "writes it."
+        )
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
             found = ", ".join(archive.files) or "nothing"
     except Exception as cause:  # numpy raises half a dozen kinds for a damaged archive
-        raise UsageError(f"{file} is not a readable numpy archive (.npz without pickled objects): {cause}.") from cause
+        reason = str(cause).rstrip(".")
+        raise UsageError(f"{file} is not a readable numpy archive (.npz without pickled objects): {reason}.") from cause
     if "images" not in arrays:
         raise UsageError(f"{file} has no array 'images'; it has: {found}.")
     images = _as_uint8(arrays["images"], file)
@@ -87,6 +98,23 @@ def npz(request: Request, *, path: Path) -> Pool:
             f"({len(images)},) integers."
         )
     return Pool(images, labels.astype(np.int64))
+
+
+def _has_splits(folder: Path, wanted: str) -> bool:
+    """Whether the sub-folders are splits, and not classes.
+
+    Raises:
+        UsageError: They are neither: some are called like splits, but one is missing or there are others beside them.
+    """
+    children = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)}
+    if not children & _SPLITS:
+        return False
+    if wanted in children and children <= _SPLITS | _VALIDATION:
+        return True
+    raise UsageError(
+        f"{folder} has the sub-folders {', '.join(sorted(children))}; expected either train and test (of an unknown "
+        "set, test is enough; val may stand beside them), or one folder a class, none of which is called train or test."
+    )
 
 
 def _files(top: Path) -> list[Path]:
@@ -109,17 +137,29 @@ def _is_litter(file: Path) -> bool:
 
 def _read_image(file: Path) -> Image:
     try:
-        with Pillow.open(file) as image:
+        with warnings.catch_warnings():
+            # Large images are welcome up to the size that Pillow takes for an attack and refuses.
+            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            opened = Pillow.open(file)
+        with opened as image:
+            if image.mode in _WIDE_MODES:
+                raise UsageError(
+                    f"the image {file} has {_WIDE_MODES[image.mode]} (mode {image.mode}); expected 8 or 16 bits a "
+                    "channel, so convert it."
+                )
             if image.mode.startswith("I;16"):
                 return (np.asarray(image) >> 8).astype(np.uint8)
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Pillow.DecompressionBombError) as cause:
-        raise UsageError(f"the image {file} cannot be read: {cause}; replace or remove it.") from cause
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as cause:
+        reason = str(cause).rstrip(".")
+        raise UsageError(f"the image {file} cannot be read: {reason}; replace or remove it.") from cause
 
 
 def _as_uint8(images: NDArray[Any], file: Path) -> Image:
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)) or not len(images):
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise UsageError(f"the array 'images' of {file} has shape {images.shape}; expected (N, H, W) or (N, H, W, 3).")
+    if not images.size:
+        raise UsageError(f"the array 'images' of {file} is empty, of shape {images.shape}; expected N, H and W from 1.")
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.dtype == np.uint8:

@@ -42,6 +42,7 @@ class Split:
         digests: (N,): hash of each image's content.
         available: Number of samples that the adapter found in that split.
         official: Number of samples that the split has in its authors' release, if it has one.
+        class_names: The adapter's name of each of its labels, where it knows them.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Split:
     digests: NDArray[np.bytes_]
     available: int
     official: int | None
+    class_names: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -123,7 +125,7 @@ def read_pool(
             f"the data set {entry.name} of {entry.distribution} raised {type(cause).__name__}: {cause}."
         ) from cause
     first: NDArray[Any] = np.asarray(pool.images[0]) if len(pool.images) else np.zeros((1, 1), dtype=np.uint8)
-    is_image = first.dtype == np.uint8 and (first.ndim == 2 or (first.ndim == 3 and first.shape[2] == 3))
+    is_image = first.dtype == np.uint8 and first.size and (first.ndim == 2 or (first.ndim == 3 and first.shape[2] == 3))
     if not is_image or pool.labels.shape != (len(pool.images),):
         raise UsageError(
             f"the data set {entry.name} of {entry.distribution} has images of dtype {first.dtype} and shape "
@@ -211,11 +213,15 @@ def _known_splits(suite: Suite, name: str, source: Source, root: Path, download:
         unseen = ~np.isin(everything.digests, train.digests)
         meta, test = _cut(everything.subset(np.flatnonzero(unseen)), ("meta", sizes.meta), ("test", sizes.test))
     if not (len(train.labels) and len(meta.labels) and len(test.labels)):
-        raise UsageError(
-            f"the known set {name} has {len(everything.labels)} samples; too few for train, meta and test."
-        )
+        raise UsageError(f"the known set {name} has {_count(everything)}; too few for train, meta and test.")
     if len(np.unique(train.labels)) < 2:
-        raise UsageError(f"the known set {name} has one class only; a classifier needs at least two.")
+        if len(np.unique(everything.labels)) < 2:
+            raise UsageError(f"the known set {name} has one class only; a classifier needs at least two.")
+        now = "" if sizes.train is None else f", which is {sizes.train}"
+        raise UsageError(
+            f"the training samples of the known set {name} ({len(train.labels)}) are of one class only; a classifier "
+            f"needs at least two, so add samples or raise sizes.train{now}."
+        )
     return train, meta, test
 
 
@@ -224,8 +230,20 @@ def _unknown_splits(suite: Suite, name: str, source: Source, root: Path, downloa
     everything = replace(everything, labels=np.full_like(everything.labels, UNKNOWN_LABEL))
     exposed, unknown = _cut(everything, ("exposed", suite.sizes.exposed), ("unknown", suite.sizes.unknown))
     if not (len(exposed.labels) and len(unknown.labels)):
-        raise UsageError(f"the unknown set {name} has {len(everything.labels)} samples; expected at least two.")
+        given = {"sizes.exposed": suite.sizes.exposed, "sizes.unknown": suite.sizes.unknown}
+        shares = " and ".join(f"{key} = {size}" for key, size in given.items() if size is not None)
+        raise UsageError(
+            f"the unknown set {name} has {_count(everything)}; expected at least one to expose and one to test on"
+            + (f", with {shares}." if shares else ".")
+        )
     return exposed, unknown
+
+
+def _count(whole: Split) -> str:
+    """How many samples there are, and how many were not counted since their image is there already."""
+    n, repeated = len(whole.labels), whole.available - len(whole.labels)
+    text = f"{n} sample{'s' if n != 1 else ''}"
+    return text + (f" (of {whole.available} images, {repeated} are duplicates)" if repeated else "")
 
 
 def _whole(suite: Suite, name: str, source: Source, pool: Pool) -> Split:
@@ -249,6 +267,7 @@ def _whole(suite: Suite, name: str, source: Source, pool: Pool) -> Split:
         digests,
         len(images),
         plugin.card.size.get(pool.split),
+        pool.classes,
     )
     return split.subset(order)
 
@@ -272,8 +291,9 @@ def _cut(whole: Split, *parts: tuple[Part, int | None]) -> list[Split]:
 def _relabelled(split: Split, classes: tuple[int, ...]) -> Split:
     strange = np.setdiff1d(split.labels, classes)
     if len(strange):
+        name = split.class_names[strange[0]] if 0 <= strange[0] < len(split.class_names) else strange[0]
         raise UsageError(
-            f"the class {strange[0]} of {split.dataset} ({split.part}) is not among the {len(classes)} classes of its "
+            f"the class {name} of {split.dataset} ({split.part}) is not among the {len(classes)} classes of its "
             "training split; give it more samples there, or take it out."
         )
     return replace(split, labels=np.searchsorted(classes, split.labels).astype(np.int64))

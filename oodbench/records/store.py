@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from oodbench.atomic import write_atomically
+from oodbench.atomic import check_folder, write_atomically
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.records.record import Record, ScoresPart
 
@@ -21,15 +20,8 @@ def check_writable(out: Path) -> None:
     Raises:
         UsageError: The folder cannot be written to.
     """
-    try:
-        (out / "records").mkdir(parents=True, exist_ok=True)
-        (out / "scores").mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as cause:
-        raise UsageError(
-            f"the results folder {out} cannot be written to: {cause.strerror}; choose another --out."
-        ) from cause
+    for folder in (out, out / "records", out / "scores"):
+        check_folder(folder, "the results folder", "--out")
 
 
 def write_scores(out: Path, cell_id: str, table: pa.Table) -> ScoresPart:

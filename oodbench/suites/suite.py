@@ -3,16 +3,20 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
 
 from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.parameters import split_spec
 
 Group = Literal["near", "far", "-"]
+# What every generator of random numbers takes.
+MAX_SEED = 2**63 - 1
 
 
 class _Table(BaseModel):
@@ -85,13 +89,16 @@ class Suite(_Table):
     version: int = Field(ge=1)
     classifier: str = "cnn"
     known: str | dict[str, Any]
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default=[0, 1, 2], min_length=1)
     unknown: dict[str, dict[str, Any]] = Field(min_length=1)
     input: Input = Input()
     sizes: Sizes = Sizes()
     training: Training = Training()
 
     _asked_for: str = PrivateAttr("")
+    _file: Path | None = PrivateAttr(None)
+    _text: str = PrivateAttr("")
+    _replaced: frozenset[str] = PrivateAttr(frozenset())
 
     @property
     def asked_for(self) -> str:
@@ -128,7 +135,31 @@ class Suite(_Table):
             else:
                 names = ", ".join([self.known_name, *unknown])
                 raise UsageError(f"the suite {self.name} has no data set {name!r} to replace; it has: {names}.")
-        return self.model_copy(update={"known": known, "unknown": unknown})
+        other = self.model_copy(update={"known": known, "unknown": unknown})
+        other._replaced = self._replaced | replacements.keys()
+        return other
+
+    @contextmanager
+    def blamed(self, *keys: str) -> Iterator[None]:
+        """Inside, a mistake in what the suite names is told with the file, line and key that it comes from."""
+        try:
+            yield
+        except UsageError as error:
+            if self._file is None:
+                raise
+            raise _wrong(self._file, self._text, list(keys), str(error)) from error
+
+    @contextmanager
+    def blamed_source(self, name: str) -> Iterator[None]:
+        """The same for one of its data sets, which may not be what the file says."""
+        if name in self._replaced:
+            try:
+                yield
+            except UsageError as error:
+                raise UsageError(f"the replacement of {name}: {error}") from error
+        else:
+            with self.blamed(*(["known"] if name == self.known_name else ["unknown", name])):
+                yield
 
 
 def read_suite(name_or_file: str) -> Suite:
@@ -161,10 +192,43 @@ def _parse(path: Path) -> Suite:
         suite = Suite.model_validate(table)
     except ValidationError as cause:
         first = cause.errors()[0]
-        raise _wrong(path, text, [str(part) for part in first["loc"]], first["msg"]) from cause
+        # What follows `known` says which of its types was tried, and is no key.
+        keys = [str(part) for part in first["loc"]]
+        raise _wrong(path, text, keys[:1] if keys[0] == "known" else keys, _in_our_words(first)) from cause
     for keys, message in _contradictions(suite):
         raise _wrong(path, text, keys, message)
-    return _with_absolute_paths(suite, path.parent)
+    absolute = _with_absolute_paths(suite, path.parent)
+    absolute._file, absolute._text = path, text
+    return absolute
+
+
+def _in_our_words(error: ErrorDetails) -> str:
+    """What pydantic found wrong, as a sentence about a suite file."""
+    table = str(error["loc"][0])
+    match error["type"]:
+        case "missing":
+            return "it is missing"
+        case "too_short":
+            return "it is empty; expected at least one"
+        case "extra_forbidden":
+            tables: dict[str, type[_Table]] = {"input": Input, "sizes": Sizes, "training": Training}
+            offered = tables.get(table, Suite).model_fields
+            return f"there is no such key; expected one of: {', '.join(offered)}"
+        case _ if table == "known":
+            expected = "an adapter's name, or a table with the key adapter"
+        case "string_pattern_mismatch":
+            expected = "letters, digits, '.', '_' and '-' only, beginning with a letter or a digit"
+        case "dict_type" | "model_type":
+            expected = "a table"
+        case _:
+            expected = error["msg"].removeprefix("Input should be ").partition(",")[0]
+            expected = re.sub(r"^(greater|less)", r"a number \1", expected).replace("a valid integer", "an integer")
+    return f"it is {_shortened(error['input'])}; expected {expected.replace('a valid ', 'a ')}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _contradictions(suite: Suite) -> Iterator[tuple[list[str], str]]:
@@ -182,7 +246,8 @@ def _contradictions(suite: Suite) -> Iterator[tuple[list[str], str]]:
 
 def _wrong(path: Path, text: str, keys: list[str], message: str) -> UsageError:
     where = f", key {'.'.join(keys)}" if keys else ""
-    return UsageError(f"the suite file {path}{_line_of(text, keys)}{where}: {message}.")
+    end = "" if message.endswith((".", "?")) else "."
+    return UsageError(f"the suite file {path}{_line_of(text, keys)}{where}: {message}{end}")
 
 
 def _source(name: str, table: dict[str, Any]) -> Source:
