@@ -20,10 +20,10 @@ from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
 from oodbench.detectors.plugin import Detector
 from oodbench.detectors.selection import Chosen
-from oodbench.errors import CellSkippedError, OodbenchError
+from oodbench.errors import CellSkippedError, OodbenchError, one_line
 from oodbench.evaluation.metrics import metrics
 from oodbench.evidence import Evidence
-from oodbench.evidence.store import ENGINE_VERSION
+from oodbench.evidence.store import engine
 from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance
 from oodbench.records.record import (
@@ -160,13 +160,13 @@ def _attempt(compute: Any) -> Any:  # noqa: ANN401
     try:
         return compute()
     except CellSkippedError as skipped:
-        return Failure("skipped", str(skipped))
+        return Failure("skipped", one_line(skipped))
     except OodbenchError as error:
-        return Failure("failed", str(error))
+        return Failure("failed", one_line(error))
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
-        return Failure("failed", f"it raised {type(error).__name__}: {error} ({where})")
+        return Failure("failed", f"it raised {type(error).__name__}: {one_line(error)} ({where})")
 
 
 def _test_sets(trial: Trial, case: Case) -> list[Observed]:
@@ -246,7 +246,7 @@ def _record(trial: Trial, cell: Cell, protocol: str, case: Case, parameters: Map
         "detector": detector.model_dump(),
         "weights": trial.classifier.weights_sha256,
         "datasets": {name: part.sha256 for name, part in datasets.items()},
-        "engine": ENGINE_VERSION,
+        "engine": engine(),
         "oodbench": version("oodbench"),
     }
     return Record(

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from oodbench.classifiers.cnn import CNN
 from oodbench.errors import UsageError
-from oodbench.gradients import METRICS, gradient_metrics
-from oodbench.gradients.engine import forward, owners, squared_norm
+from oodbench.gradients import METRICS, Vector, engine, entries, forward, gradient_metrics, rule
+from oodbench.gradients import statistics as statistics_module
+from oodbench.gradients.recording import owners
 
 NAMES = list(METRICS)
 
@@ -153,6 +154,18 @@ class Words(nn.Module):
         return self.head(torch.tanh(self.embed(x)).mean(dim=1))
 
 
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(dim=0)
+
+
+class FunctionalDropout(nn.Module):
+    """It drops in eval mode too, as F.dropout does unless it is told not to."""
+
+    def forward(self, x):
+        return F.dropout(x)
+
+
 class InPlace(nn.Module):
     """In-place activations right behind the layers whose output gradients are collected."""
 
@@ -208,11 +221,9 @@ def test_confident_samples_are_exact_where_float32_would_lose_everything():
 
 
 def test_wide_products_are_summed_in_tiles_without_changing_the_result(monkeypatch):
-    import oodbench.gradients.statistics as module
-
     model, inputs = make("cnn", 7)
     whole = gradient_metrics(model, inputs)
-    monkeypatch.setattr(module, "TILE", 50)
+    monkeypatch.setattr(statistics_module, "TILE", 50)
     tiled = gradient_metrics(model, inputs)
     for key in whole:
         torch.testing.assert_close(whole[key], tiled[key], rtol=1e-4, atol=1e-7)
@@ -326,7 +337,7 @@ def test_the_model_is_left_as_it_was_found_when_it_raises(where):
 def test_squared_norm_is_that_of_all_weights():
     model, inputs = make("strided", 4)
     with forward(model, inputs) as run:
-        squared = squared_norm(run, "confounding")
+        squared = run.squared_norm("confounding")
     expected = gradient_metrics(model, inputs, loss="confounding")["l2"].double() ** 2
     torch.testing.assert_close(squared, expected, rtol=1e-4, atol=0)
 
@@ -341,13 +352,172 @@ def test_no_per_sample_gradient_of_a_dense_layer_is_built():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5 * 2**20  # KiB
 
 
-def test_modules_without_a_rule_are_named_in_the_log(caplog):
+def test_parameters_without_a_rule_are_named_in_the_log_once(caplog):
+    engine._say_once.cache_clear()
     model, inputs = make("tied", 2)
     with caplog.at_level("INFO", logger="oodbench"):
         gradient_metrics(model, inputs)
-    for name in ("first", "second", "twice", "norm", "(root)"):
-        assert name in caplog.text
-    assert "head" not in caplog.text
+        gradient_metrics(model, inputs)
+    (said,) = [record.message for record in caplog.records if "for each sample" in record.message]
+    assert said.endswith(": first.weight, first.bias, second.weight, second.bias, twice.weight, twice.bias")
+
+
+def test_a_plugin_adds_a_layer_with_one_function(caplog):
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.rand(6))
+
+        def forward(self, x):
+            return x**2 * self.gain.exp()
+
+    model = nn.Sequential(nn.Linear(4, 6), Gain(), nn.Linear(6, 3))
+    inputs = torch.randn(5, 4)
+    slowly = gradient_metrics(model, inputs)
+
+    @rule(Gain)
+    def gain(module, x, d):
+        return {"gain": Vector(d * x**2 * module.gain.exp())}
+
+    engine._say_once.cache_clear()
+    caplog.clear()
+    with caplog.at_level("INFO", logger="oodbench"):
+        quickly = gradient_metrics(model, inputs)
+    assert caplog.text == ""
+    for key, values in quickly.items():
+        torch.testing.assert_close(values, slowly[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("forms", [lambda d: {"gain": Vector(d[:, :4])}, lambda d: {"other": Vector(d)}])
+def test_a_rule_that_leaves_something_out_is_not_trusted(forms):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.rand(6))
+
+        def forward(self, x):
+            return x * self.gain.exp()
+
+    rule(Half)(lambda module, x, d: forms(d))
+    assert_exact(nn.Sequential(nn.Linear(4, 6), Half(), nn.Linear(6, 3)), torch.randn(3, 4))
+
+
+def test_exgrad_is_the_expectation_over_labels():
+    model, inputs = make("cnn", 3)
+    found = gradient_metrics(model, inputs, loss="exgrad")
+    p = model.eval()(inputs).double().softmax(1).detach()
+    by_label = [
+        gradient_metrics(model, inputs, loss=lambda z, label=label: -z.log_softmax(1)[:, label]) for label in range(10)
+    ]
+    for key, values in found.items():
+        expected = sum(p[:, label] * one[key].double() for label, one in enumerate(by_label))
+        torch.testing.assert_close(values.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_several_losses_share_a_forward_pass():
+    model, inputs = make("tied", 3)
+    with forward(model, inputs) as run:
+        found = {loss: run.metrics(loss) for loss in ("uniform", "predicted", "uniform")}
+    for loss, metrics in found.items():
+        alone = gradient_metrics(model, inputs, loss=loss)
+        assert all(torch.equal(metrics[key], alone[key]) for key in alone)
+
+
+@pytest.mark.parametrize("name", ["cnn", "strided", "tokens", "in place"])
+def test_torch_operations_give_what_the_kernel_gives(name, monkeypatch):
+    pytest.importorskip("numba")
+    model, inputs = make(name, 17)
+    quickly = gradient_metrics(model, inputs)
+    monkeypatch.setattr(entries, "path", lambda: "torch")
+    slowly = gradient_metrics(model, inputs)
+    assert_exact(model, inputs)
+    for key, values in quickly.items():
+        torch.testing.assert_close(values, slowly[key], rtol=2e-5, atol=1e-5 if "skew" in key else 1e-9)
+
+
+def test_the_kernel_reads_extreme_and_odd_rows():
+    for dtype in (torch.float32, torch.float64):
+        rows = torch.randn(3, 2500, dtype=dtype)
+        rows[0, 1024], rows[1, 2499], rows[2] = 1e6, -1e6, 0
+        for width in (1, 7, 1024, 1025, 2500):
+            chosen = rows[:, :width].contiguous()
+            torch.testing.assert_close(
+                entries.read_once(chosen), entries._by_operations(chosen.double()), rtol=1e-4, atol=1e-1
+            )
+
+
+def test_tiny_gradients_keep_their_powers():
+    """A stack of layers that shrink: cubes of the first layer's gradient are below the least float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Conv1d(1, 3, 2), nn.Flatten(), nn.Linear(15, 4))
+    model.insert(2, nn.Unflatten(1, (1, 6)))
+    with torch.no_grad():
+        model[3].weight.mul_(1e-16)
+    assert_exact(model, torch.randn(17, 5))
+
+
+def test_positions_are_taken_in_parts_without_changing_the_result(monkeypatch):
+    model, inputs = make("strided", 3)
+    whole = gradient_metrics(model, inputs)
+    monkeypatch.setattr(statistics_module, "PATCHES", 200)
+    parts = gradient_metrics(model, inputs)
+    for key in whole:
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_mixes_samples_is_refused():
+    for mixing in (nn.BatchNorm1d(4, track_running_stats=False), Centred(), FunctionalDropout()):
+        with pytest.raises(UsageError, match="treats each sample by itself"):
+            gradient_metrics(nn.Sequential(nn.Linear(4, 4), mixing, nn.Linear(4, 3)), torch.randn(5, 4))
+
+
+def test_a_layer_of_which_the_input_is_changed_later_is_not_trusted_to_the_rule():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            x = torch.sin(self.lift(x))
+            z = self.head(x)
+            x.mul_(2)
+            return z
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradient_metrics(Late(), torch.randn(3, 4))
+
+
+BAD_INPUTS = {
+    "empty": (lambda x: x[:0], r"shape \(0, 1, 16, 16\); expected one sample or more"),
+    "not finite": (lambda x: x.index_fill(0, torch.tensor([2]), float("nan")), "the first at index 2"),
+    "elsewhere": (lambda x: x.to("meta"), "the model is on cpu and the inputs on meta"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_inputs_without_metrics_are_refused(name):
+    model, inputs = make("cnn", 4)
+    spoil, sentence = BAD_INPUTS[name]
+    with pytest.raises(UsageError, match=sentence):
+        gradient_metrics(model, spoil(inputs))
+
+
+def test_outputs_that_are_no_logits_are_refused():
+    class Returns(nn.Linear):
+        def __init__(self, wrap):
+            super().__init__(3, 2)
+            self.wrap = wrap
+
+        def forward(self, x):
+            return self.wrap(super().forward(x))
+
+    for wrap, sentence in (
+        (lambda z: (z, z), "a tuple of 2; expected logits"),
+        (lambda z: {"logits": z}, "a dict with the keys logits; expected"),
+        (lambda z: z / 0, "logits of 4 of 4 inputs are NaN or infinite, the first at index 0"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            gradient_metrics(Returns(wrap), torch.randn(4, 3))
 
 
 def test_a_model_without_parameters_or_logits_is_refused():

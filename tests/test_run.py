@@ -195,6 +195,10 @@ def bad_list(logits):
 def bad_raise(logits, features):
     raise ValueError("no luck")
 
+@oodbench.detector("bad-lines", needs="logits")
+def bad_lines(logits):
+    raise ValueError("no luck\\n  on two lines\\n")
+
 @oodbench.detector("bad-exit", needs="logits")
 def bad_exit(logits):
     raise SystemExit(5)
@@ -248,6 +252,7 @@ def test_a_local_plugin_runs_and_its_file_is_recorded(plugin_file, tmp_path):
         ("bad-dtype", "its scores have dtype torch.int64; expected float32 or float64"),
         ("bad-list", "its scores are a list; expected a torch.Tensor"),
         ("bad-raise", "it raised ValueError: no luck (mine.py, line 28)"),
+        ("bad-lines", "it raised ValueError: no luck on two lines (mine.py, line 32)"),
         ("bad-exit", "it raised SystemExit: 5"),
     ],
 )
@@ -360,6 +365,35 @@ def test_what_was_finished_is_kept_when_the_disk_is_full(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_nothing_is_computed_when_the_cache_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match=r"the cache folder .*/file cannot be written to: .*OODBENCH_CACHE\.$"):
+        oodbench.run("digits", ["entropy"], ["known"], [0], out=tmp_path / "o")
+
+
+def test_one_name_need_not_be_in_a_list_and_the_largest_seed_runs(tmp_path):
+    (record,) = oodbench.run("digits", "random", "known", [2**63 - 1], out=tmp_path)
+    assert (record.detector.name, record.protocol, record.seed) == ("random", "known", 2**63 - 1)
+    assert record.status == "ok"
+
+
+def test_training_that_diverges_stops_the_run_and_is_named_once(tmp_path):
+    file = tmp_path / "hot.toml"
+    file.write_text(Path(suite_with(tmp_path)).read_text() + "learning_rate = 1e10\n")
+    with pytest.raises(
+        OodbenchError, match=r"classifier cnn with seed 0 diverged .*training.learning_rate of the suite"
+    ):
+        oodbench.run(str(file), ["entropy", "energy"], ["known"], out=tmp_path / "o")
+    assert not list((tmp_path / "o" / "records").iterdir())
+
+
+def test_wrong_classifier_is_told_with_the_suites_line(tmp_path):
+    file = suite_with(tmp_path, classifier="cnm")
+    with pytest.raises(UsageError, match=r"suite\.toml, line 3, key classifier: no classifier is named 'cnm'"):
+        oodbench.run(file, out=tmp_path / "o")
+
+
 def test_wrong_names_cost_no_time(tmp_path):
     for arguments, sentence in [
         ({"detectors": ["entropi"]}, "did you mean entropy"),
@@ -370,6 +404,11 @@ def test_wrong_names_cost_no_time(tmp_path):
         ({"replace": {"noise2": "noise"}}, "has no data set 'noise2'"),
         ({"replace": {"noise": "imagefoldr:x"}}, "did you mean imagefolder"),
         ({"seeds": []}, "expected one or more whole numbers"),
+        ({"seeds": 0}, "the seeds are 0; expected one or more whole numbers"),
+        ({"seeds": ["a"]}, "expected one or more whole numbers"),
+        ({"seeds": [2**63]}, "expected one or more whole numbers from 0 to 9223372036854775807"),
+        ({"limit": 1}, "the limit is 1; expected a whole number from 2"),
+        ({"limit": "all"}, "the limit is 'all'; expected a whole number from 2"),
     ]:
         with pytest.raises(UsageError, match=sentence):
             oodbench.run(**arguments, out=tmp_path / "never")
@@ -517,7 +556,7 @@ def suite_with(tmp_path, classifier="cnn", unknown="noise = { n = 40 }"):
 @pytest.mark.parametrize(
     ("suite", "arguments", "sentence"),
     [
-        ({"classifier": "tuples"}, {}, "classifier tuples cannot be used: the model returned tuple"),
+        ({"classifier": "tuples"}, {}, "classifier tuples cannot be used: the model returned (a )?tuple"),
         ({"classifier": "headless"}, {}, "has no Linear layer with 10 outputs"),
         ({"classifier": "crash"}, {}, "classifier crash raised ValueError: no luck"),
         ({"unknown": "floats = {}"}, {}, "data set floats of broken-package has images of dtype float64"),

@@ -20,6 +20,7 @@ VERBS = {
     "info": "Say what a plugin is; of a data set, draw a contact sheet.",
     "data": "Say which data sets of a suite are there, and get them.",
     "leaderboard": "Render boards from records.",
+    "bench": "Measure what evidence costs on this machine.",
 }
 
 

@@ -1,13 +1,15 @@
 """The one pass over a split that collects all evidence.
 
-Batches are spread over threads, each with a copy of the network and one operator thread, so that the numbers do not
-depend on how many processors there are.
+Batches are spread over threads, each with a copy of the network and one operator thread: that keeps all processors
+busy where a small network's operations cannot be split, and the numbers do not depend on how many there are.
 """
 
 import copy
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +18,11 @@ from torch import Tensor, nn
 
 from oodbench.classifiers.training import to_input
 from oodbench.evidence.evidence import Evidence
-from oodbench.gradients.engine import forward, metrics_by_layer, squared_norm
+from oodbench.gradients import forward
 from oodbench.progress import Track
 from oodbench.threads import operator_threads
+
+T = TypeVar("T")
 
 # Fixed: the shape of a batch decides how matrix products are blocked, and so the last bits.
 BATCH = 256
@@ -33,28 +37,44 @@ def collect(network: nn.Module, images: NDArray[np.uint8], track: Track, descrip
         track: Shows progress.
         description: What progress is called.
     """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    batches = torch.split(torch.from_numpy(images), BATCH)
+    return Evidence.concatenate(over_batches(network, batches, _of_batch, track, description))
+
+
+def over_batches(
+    network: nn.Module,
+    batches: Sequence[Tensor],
+    measure: Callable[[nn.Module, Tensor], T],
+    track: Track,
+    description: str,
+) -> list[T]:
+    """Measure a network on several batches at the same time, as many as there are processors."""
+    workers = processors()
     networks: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(workers):
         networks.put(copy.deepcopy(network))
 
-    def of_batch(batch: Tensor) -> Evidence:
+    def of_batch(batch: Tensor) -> T:
         one = networks.get()
         try:
-            return _of_batch(one, to_input(batch))
+            return measure(one, batch)
         finally:
             networks.put(one)
 
-    batches = torch.split(torch.from_numpy(images), BATCH)
     with operator_threads(1), ThreadPoolExecutor(workers) as pool:
-        return Evidence.concatenate(list(track(pool.map(of_batch, batches), len(batches), description)))
+        return list(track(pool.map(of_batch, batches), len(batches), description))
 
 
-def _of_batch(network: nn.Module, inputs: Tensor) -> Evidence:
-    with forward(network, inputs) as run:
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _of_batch(network: nn.Module, images: Tensor) -> Evidence:
+    with forward(network, to_input(images)) as run:
         return Evidence(
-            run.logits.detach().float(),
-            run.last_linear().input.float(),
-            metrics_by_layer(run, "predicted"),
-            squared_norm(run, "confounding"),
+            run.logits.float(),
+            run.features.float(),
+            run.metrics("predicted"),
+            run.squared_norm("confounding"),
         )

@@ -12,11 +12,17 @@ from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
 from oodbench.evidence.collection import BATCH, collect
 from oodbench.evidence.evidence import Evidence
+from oodbench.gradients.entries import path
 from oodbench.progress import Track
 from oodbench.tensor_files import read_tensors, write_tensors
 
 # Raised whenever the gradient engine gives other numbers.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
+
+
+def engine() -> str:
+    """What decides the last bits of gradient metrics: the engine's version and the way it reads entries."""
+    return f"{ENGINE_VERSION}, {path()}"
 
 
 def evidence_of(classifier: Classifier, split: Split, cache: Path, track: Track) -> Evidence:
@@ -26,7 +32,7 @@ def evidence_of(classifier: Classifier, split: Split, cache: Path, track: Track)
         "architecture": _architecture(classifier.network),
         "images": hashlib.sha256(split.digests.tobytes()).hexdigest(),
         "batch": BATCH,
-        "engine": ENGINE_VERSION,
+        "engine": engine(),
         "torch": version("torch"),
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

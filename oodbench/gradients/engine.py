@@ -1,191 +1,162 @@
-"""One forward pass that remembers the inputs of all layers, and backward passes that collect their output gradients."""
+"""Gradient metrics of all samples from one forward pass and one backward pass that computes no weight gradient.
+
+The backward pass stops at each layer, where the layer's input and its output gradient become sums over the entries of
+the per-sample weight gradient and are forgotten.
+"""
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import reduce
-from itertools import count
+from functools import cache, partial, reduce
 from operator import add
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
 from oodbench.errors import UsageError
-from oodbench.gradients.losses import Loss, logit_gradient
-from oodbench.gradients.rules import Form, Vector, rule_for, zero_form
-from oodbench.gradients.statistics import Sums, metrics_of, squares_of, sums_of
+from oodbench.gradients.graph import Graph
+from oodbench.gradients.losses import Loss, label_gradient, logit_gradient
+from oodbench.gradients.recording import Recording, owners, prepared, record
+from oodbench.gradients.single_samples import sums_by_single_samples
+from oodbench.gradients.statistics import Sums, Workspace, metrics_of, sums_of
+from oodbench.gradients.stops import Stop, stops_of
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a module in a forward pass.
-
-    Attributes:
-        input: Its first argument; empty if that is no tensor.
-        position: How many calls of modules came before.
-        output: Where its output stands in the graph, whatever is done to it in place later; None if it is no tensor
-            or has no graph.
-    """
-
-    input: Tensor
-    position: int
-    output: GradientEdge | None
+# Numbers of a layer's input or output gradient that are taken at once: few enough for a processor's cache.
+CHUNK = 256 * 1024
+# Between these sizes of its largest entry the powers of a gradient stay in the range of float32.
+SMALL, LARGE = 1e-9, 1e9
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass of a batch left behind.
+    """A forward pass of a batch, whose losses' gradients can be measured one after the other.
 
     Attributes:
-        model: The model.
-        inputs: (N, …).
-        logits: (N, C), with its graph.
-        calls: Of each module that owns parameters, its calls, in order.
+        model: The model, prepared.
+        recording: What the forward pass left behind.
+        graph: Its graph.
+        stops: Where backward passes stop.
+        workspace: Memory that tiles are built in.
     """
 
     model: nn.Module
-    inputs: Tensor
-    logits: Tensor
-    calls: dict[str, list[Call]]
+    recording: Recording
+    graph: Graph
+    stops: Sequence[Stop]
+    workspace: Workspace
 
-    def layers(self, loss: Loss) -> tuple[dict[str, list[Form]], Tensor]:
-        """The factorised gradients of a loss by module, divided by a scale of each sample.
+    @property
+    def logits(self) -> Tensor:
+        """(N, C)."""
+        return self.recording.logits.detach()
 
-        Gradients are linear in the logit gradient, so that is brought to largest entry 1 first: no power of a
-        confident sample's tiny gradient leaves the range of float32.
-
-        Returns:
-            By module one form for each of its parameters, in their order; and the scale, float64 (N,).
-        """
-        d = logit_gradient(loss, self.logits)
-        scale = d.abs().amax(dim=1)
-        unit = (d / torch.where(scale > 0, scale, 1)[:, None]).to(self.logits.dtype)
-        slow = self._without_rule()
-        fast = {name: module for name, module in owners(self.model).items() if name not in slow}
-        edges = {name: call.output for name in fast for call in self.calls[name] if call.output is not None}
-        gradients: dict[str, Tensor | None] = dict.fromkeys(fast)
-        if edges and self.logits.grad_fn is not None:
-            found = torch.autograd.grad(self.logits, list(edges.values()), unit, retain_graph=True, allow_unused=True)
-            gradients |= dict(zip(edges, found, strict=True))
-        forms = {name: self._forms(name, module, gradients[name]) for name, module in fast.items()}
-        return forms | _by_single_samples(self.model, self.inputs, unit, slow), scale
-
-    def last_linear(self) -> Call:
-        """The call of the Linear layer that made the logits; its input are the penultimate features.
+    @property
+    def features(self) -> Tensor:
+        """The input of the last Linear layer, (N, D).
 
         Raises:
             UsageError: No Linear layer has as many outputs as there are classes.
         """
-        heads = [
-            call
-            for name, module in owners(self.model).items()
-            if isinstance(module, nn.Linear) and module.out_features == self.logits.shape[1]
-            for call in self.calls[name]
-        ]
-        if not heads:
+        if self.recording.features is None:
             raise UsageError(
                 f"the classifier has no Linear layer with {self.logits.shape[1]} outputs, so its penultimate features "
                 "cannot be found; end it in one."
             )
-        return max(heads, key=lambda call: call.position)
+        return self.recording.features
 
-    def _without_rule(self) -> dict[str, nn.Module]:
-        """Modules whose gradient no rule factorises: of unknown type, or with parameters that are used elsewhere too.
+    def metrics(self, loss: Loss = "predicted", *, per_layer: bool = True) -> dict[str, Tensor]:
+        """The metrics of ``gradient_metrics``."""
+        if loss == "exgrad":
+            return self._expected_metrics(per_layer)
+        return self._metrics_at(logit_gradient(loss, self.logits), per_layer)
 
-        The graph tells how often a parameter is used: a weight that is shared, called twice or passed to a function
-        has more uses than its module has calls.
+    def squared_norm(self, loss: Loss) -> Tensor:
+        """Σg² over all parameters, float64 (N,)."""
+        sums, scale = self._sums(logit_gradient(loss, self.logits))
+        return reduce(add, sums.values()).second * scale**2
+
+    def _expected_metrics(self, per_layer: bool) -> dict[str, Tensor]:
+        p = self.logits.double().softmax(dim=1)
+        expected: dict[str, Tensor] = {}
+        for label in range(p.shape[1]):
+            labels = torch.full((len(p),), label, device=p.device)
+            for name, values in self._metrics_at(label_gradient(p, labels), per_layer).items():
+                expected[name] = expected.get(name, 0) + p[:, label] * values.double()
+        return {name: values.float() for name, values in expected.items()}
+
+    def _metrics_at(self, d: Tensor, per_layer: bool) -> dict[str, Tensor]:
+        sums, scale = self._sums(d)
+        by_layer: dict[str, Tensor] = {}
+        if per_layer:
+            for name, module in owners(self.model).items():
+                of_module = reduce(add, (sums[id(parameter)] for parameter in module.parameters(recurse=False)))
+                by_layer |= {f"{metric}@{name}": value for metric, value in metrics_of(of_module, scale).items()}
+        # Each parameter counts once, also one that two modules share.
+        return metrics_of(reduce(add, sums.values()), scale) | by_layer
+
+    def _sums(self, d: Tensor) -> tuple[dict[int, Sums], Tensor]:
+        """Sums over the gradient of each parameter by its id, divided by a scale of each sample, float64 (N,).
+
+        Gradients are linear in the logit gradient, so that is brought to largest entry 1 first: no power of a
+        confident sample's tiny gradient leaves the range of float32.
+
+        Args:
+            d: Derivative of each sample's loss by its logits, float64 (N, C).
         """
-        uses = _uses(self.logits)
-        slow = {}
-        for name, module in owners(self.model).items():
-            most = max(uses[parameter] for parameter in module.parameters(recurse=False))
-            by_rule = rule_for(module) is not None and len(self.calls[name]) == 1 and most == 1
-            if most > 0 and not (by_rule and self.calls[name][0].output is not None):
-                slow[name] = module
-        return slow
+        scale = d.abs().amax(dim=1)
+        unit = (d / scale.where(scale > 0, 1)[:, None]).to(self.logits.dtype)
+        parameters = {id(parameter): parameter for parameter in self.model.parameters()}
+        # A parameter of which only a part was reached counts as not found.
+        found = {key: sums for key, sums in self._backward(unit).items() if sums.count == parameters[key].numel()}
+        # What no rule covers: functions that use a weight, layers that are called twice or share one, unknown layers.
+        left = [p for key, p in parameters.items() if key not in found and self.graph.uses(p)]
+        if left:
+            _say_once(_names_of(self.model, left))
+            found |= sums_by_single_samples(self.model, self.recording.inputs, unit, left, self.workspace)
+        n = len(unit)
+        return {key: found.get(key) or Sums.of_zeros(n, p.numel(), unit) for key, p in parameters.items()}, scale
 
-    def _forms(self, name: str, module: nn.Module, output_gradient: Tensor | None) -> list[Form]:
-        rule = rule_for(module)
-        if rule is None or output_gradient is None:
-            return [zero_form(parameter, len(self.inputs)) for parameter in module.parameters(recurse=False)]
+    def _backward(self, unit: Tensor) -> dict[int, Sums]:
+        found: dict[int, Sums] = {}
+
+        def take(stop: Stop, gradient: Tensor | None) -> None:
+            if gradient is not None:
+                for key, sums in self._measured(stop, gradient).items():
+                    found[key] = found[key] + sums if key in found else sums
+
+        # A backward pass to the innermost places passes by all others, where hooks see the gradient before it is freed.
+        innermost = self.graph.innermost({stop.node for stop in self.stops})
+        ends = [stop for stop in self.stops if stop.node in innermost]
+        with ExitStack() as stack:
+            for stop in self.stops:
+                if stop.node not in innermost:
+                    hook = partial(lambda stop, gradients: take(stop, gradients[stop.output]), stop)
+                    stack.callback(stop.node.register_prehook(hook).remove)
+            if ends:
+                edges = [GradientEdge(stop.node, stop.output) for stop in ends]
+                gradients = torch.autograd.grad(
+                    self.recording.logits, edges, unit, retain_graph=True, allow_unused=True
+                )
+                for stop, gradient in zip(ends, gradients, strict=True):
+                    take(stop, gradient)
+        return found
+
+    def _measured(self, stop: Stop, gradient: Tensor) -> dict[int, Sums]:
+        """Sums over the gradients of the stop's parameters, some samples at a time."""
         with torch.no_grad():
-            return rule(module, self.calls[name][0].input, output_gradient)
-
-
-def _uses(logits: Tensor) -> Counter[Tensor]:
-    """How often each parameter is used on the way to the logits."""
-    uses: Counter[Tensor] = Counter()
-    seen: set[Any] = {None}
-    waiting = [logits.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node in seen or node is None:
-            continue
-        seen.add(node)
-        for following, _ in node.next_functions:
-            variable = getattr(following, "variable", None)
-            if variable is not None:
-                uses[variable] += 1
-            else:
-                waiting.append(following)
-    return uses
-
-
-def owners(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that own parameters themselves, by name; the model itself is ``(root)``."""
-    return {
-        name or "(root)": module
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    }
-
-
-@contextmanager
-def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
-    """Run the model in eval mode and remember what the gradients of all layers need.
-
-    The model is left as it was found, also when it raises.
-
-    Args:
-        model: Maps inputs to logits (N, C).
-        inputs: (N, …).
-
-    Raises:
-        UsageError: The model's output is no matrix of logits.
-    """
-    modes = {module: module.training for module in model.modules()}
-    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    calls: dict[str, list[Call]] = {name: [] for name in owners(model)}
-    positions = count()
-    handles = [
-        module.register_forward_hook(_remember(calls[name], positions)) for name, module in owners(model).items()
-    ]
-    try:
-        model.eval()
-        for parameter in frozen:
-            parameter.requires_grad_()
-        with torch.inference_mode(False), torch.enable_grad():
-            given = inputs.clone() if inputs.is_inference() else inputs.detach()
-            logits = model(given)
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UsageError(
-                f"the model returned {shape} for {len(inputs)} inputs; expected logits ({len(inputs)}, C)."
-            )
-        yield Pass(model, given, logits, calls)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, flag in frozen.items():
-            parameter.requires_grad_(flag)
-        for module, training in modes.items():
-            module.training = training
+            x, d = stop.arguments(gradient)
+        if not d.is_floating_point() or d.dtype not in (torch.float32, torch.float64):
+            x, d = x.float() if x.is_floating_point() else x, d.float()
+        step = max(1, CHUNK // max(1, x[0].numel(), d[0].numel()))
+        parts = [
+            _sums_of_chunk(stop, some_x, some_d, self.workspace)
+            for some_x, some_d in zip(torch.split(x, step), torch.split(d, step), strict=True)
+        ]
+        return {key: Sums.of_samples([part[key] for part in parts]) for key in parts[0]}
 
 
 def gradient_metrics(
@@ -193,13 +164,13 @@ def gradient_metrics(
 ) -> dict[str, Tensor]:
     """Seven statistics of each sample's weight gradient (Oberdiek, Rottmann, Gottschalk 2018, section 2).
 
-    Linear and Conv2d layers cost one batched backward pass for all samples; other layers that own parameters, and
-    shared parameters, cost one backward pass for each sample.
+    Layers with a rule (see ``oodbench.gradients.rules``) cost one batched backward pass for all samples. Parameters
+    that no rule covers cost one backward pass for each sample, which is said once at INFO level.
 
     Args:
         model: A classifier that maps inputs to logits (N, C). It is run in eval mode and left as it was found.
         inputs: (N, …), on the model's device.
-        loss: Whose gradient; see ``oodbench.gradients.losses.logit_gradient``.
+        loss: Whose gradient; see ``oodbench.gradients.losses``.
         per_layer: Whether each module that owns parameters gets its own statistics as well.
 
     Returns:
@@ -208,76 +179,117 @@ def gradient_metrics(
         the third standardised moment; all are 0 where the gradient is 0.
 
     Raises:
-        UsageError: The model has no parameters, or does not return logits.
+        UsageError: The model has no parameters, does not return logits or mixes samples; the inputs are none, not
+            finite or on another device; the loss is unknown or of the wrong shape.
     """
-    if not owners(model):
-        raise UsageError("the model has no parameters, so there is no weight gradient.")
     with forward(model, inputs) as run:
-        return metrics_by_layer(run, loss, per_layer=per_layer)
+        return run.metrics(loss, per_layer=per_layer)
 
 
-def metrics_by_layer(run: Pass, loss: Loss, *, per_layer: bool = True) -> dict[str, Tensor]:
-    """The metrics of ``gradient_metrics`` from a forward pass that is already made."""
-    layers, scale = run.layers(loss)
-    total: list[Sums] = []
-    counted: set[int] = set()
-    by_layer: dict[str, Tensor] = {}
-    for name, module in owners(run.model).items():
-        sums = [sums_of(form) for form in layers[name]]
-        if per_layer:
-            values = metrics_of(reduce(add, sums), scale)
-            by_layer |= {f"{metric}@{name}": value for metric, value in values.items()}
-        # A parameter that two modules share is part of both, and counts once in the whole.
-        for parameter, of_parameter in zip(module.parameters(recurse=False), sums, strict=True):
-            if id(parameter) not in counted:
-                counted.add(id(parameter))
-                total.append(of_parameter)
-    return metrics_of(reduce(add, total), scale) | by_layer
+@contextmanager
+def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
+    """Run the model in eval mode and remember what the gradients of all layers need, for one or several losses.
+
+    The model is left as it was found, also when it raises.
+
+    Args:
+        model: Maps inputs to logits (N, C).
+        inputs: (N, …).
+
+    Raises:
+        UsageError: As ``gradient_metrics``.
+    """
+    _check(model, inputs)
+    with prepared(model):
+        given = inputs.clone() if inputs.is_inference() else inputs.detach()
+        recording = record(model, given)
+        # One sample more or less shows which dimension of each layer's input is that of the samples.
+        probe = _probe(model, given)
+        _refuse_mixing(recording, probe)
+        graph = Graph(recording.logits)
+        yield Pass(model, recording, graph, stops_of(model, recording, graph, probe), Workspace())
 
 
-def squared_norm(run: Pass, loss: Loss) -> Tensor:
-    """Σg² over all parameters, float64 (N,)."""
-    layers, scale = run.layers(loss)
-    squares = {
-        id(parameter): squares_of(form)
-        for name, module in owners(run.model).items()
-        for parameter, form in zip(module.parameters(recurse=False), layers[name], strict=True)
-    }
-    return reduce(add, squares.values()) * scale**2
+def _sums_of_chunk(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dict[int, Sums]:
+    """Sums over the gradients of some samples; where their powers would leave the range of float32, on a scale."""
+    with torch.no_grad():
+        sums = _sums_by_rule(stop, x, d, workspace)
+        if not sums:
+            return sums
+        sizes = torch.stack([each.values[:, 4:].abs().amax(dim=1) for each in sums.values()]).aminmax(dim=0)
+        strange = (sizes.min < SMALL) | (sizes.max > LARGE)
+        if not strange.any():
+            return sums
+        peaks = d.flatten(1).abs().amax(dim=1)
+        if not peaks[strange].any():
+            return sums
+        # A power of two changes no digit.
+        exponents = torch.frexp(peaks).exponent.where(strange, 0)
+        scaled = torch.ldexp(d, -exponents.view(-1, *[1] * (d.dim() - 1)))
+        factors = torch.ldexp(torch.ones_like(exponents, dtype=torch.float64), exponents)
+        return {key: each.scaled(factors) for key, each in _sums_by_rule(stop, x, scaled, workspace).items()}
 
 
-def _remember(calls: list[Call], positions: Iterator[int]) -> Any:  # noqa: ANN401
-    def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-        first = args[0].detach() if args and isinstance(args[0], Tensor) else torch.empty(0)
-        has_graph = isinstance(output, Tensor) and output.grad_fn is not None
-        calls.append(Call(first, next(positions), get_gradient_edge(output) if has_graph else None))
-
-    return hook
-
-
-def _by_single_samples(
-    model: nn.Module, inputs: Tensor, unit: Tensor, modules: dict[str, nn.Module]
-) -> dict[str, list[Form]]:
-    """The gradients of modules without a rule, exactly, by one backward pass for each sample."""
-    if not modules:
-        return {}
-    logger.info("one backward pass for each sample, for want of a rule: %s", ", ".join(modules))
-    parameters = [parameter for module in modules.values() for parameter in module.parameters(recurse=False)]
-    distinct = list({id(parameter): parameter for parameter in parameters}.values())
-    rows: list[list[Tensor]] = []
-    with torch.inference_mode(False), torch.enable_grad():
-        for position in range(len(inputs)):
-            logits = model(inputs[position : position + 1])
-            gradients = torch.autograd.grad(logits, distinct, unit[position : position + 1], allow_unused=True)
-            rows.append([
-                    torch.zeros_like(parameter) if gradient is None else gradient
-                    for parameter, gradient in zip(distinct, gradients, strict=True)
-                ])  # fmt: skip
-    stacked = {
-        id(parameter): Vector(torch.stack([row[column].flatten() for row in rows]))
-        for column, parameter in enumerate(distinct)
-    }
+def _sums_by_rule(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dict[int, Sums]:
+    forms = stop.rule(stop.module, x, d)
     return {
-        name: [stacked[id(parameter)] for parameter in module.parameters(recurse=False)]
-        for name, module in modules.items()
+        id(parameter): sums_of(forms[name], workspace)
+        for name, parameter in stop.module.named_parameters(recurse=False)
+        if name in forms
     }
+
+
+def _probe(model: nn.Module, inputs: Tensor) -> Recording:
+    try:
+        return record(model, inputs[:1] if len(inputs) > 1 else torch.cat([inputs, inputs]))
+    except UsageError:
+        raise
+    except Exception as cause:
+        raise UsageError(
+            f"the model cannot take the first sample alone ({cause}); expected one that treats each sample by itself."
+        ) from cause
+
+
+def _refuse_mixing(recording: Recording, probe: Recording) -> None:
+    together, alone = recording.logits[0].detach(), probe.logits[0].detach()
+    tolerance = 10 * torch.finfo(together.dtype).eps ** 0.5 * together.abs().amax().clamp_min(1e-3)
+    difference = (together - alone).abs().amax()
+    if difference > tolerance:
+        raise UsageError(
+            f"the logits of the first sample differ by {difference:.2g} when other samples are in the batch; expected "
+            "a model that treats each sample by itself, without chance: is a BatchNorm without running statistics, or "
+            "a functional dropout, in it?"
+        )
+
+
+def _check(model: nn.Module, inputs: Tensor) -> None:
+    """Refuse what has no gradient metrics.
+
+    Raises:
+        UsageError: Says why.
+    """
+    first = next(model.parameters(), None)
+    if first is None:
+        raise UsageError("the model has no parameters, so there is no weight gradient.")
+    if inputs.dim() == 0 or len(inputs) == 0:
+        raise UsageError(f"the inputs have shape {tuple(inputs.shape)}; expected one sample or more, (N, …).")
+    if first.device != inputs.device:
+        raise UsageError(f"the model is on {first.device} and the inputs on {inputs.device}; move them to one device.")
+    if inputs.is_floating_point():
+        strange = (~inputs.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+        if strange:
+            raise UsageError(
+                f"{len(strange)} of {len(inputs)} inputs hold NaN or infinite values, the first at index {strange[0]}; "
+                "expected finite numbers."
+            )
+
+
+def _names_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
+    wanted = {id(parameter) for parameter in parameters}
+    named = model.named_parameters(remove_duplicate=False)
+    return ", ".join(name for name, parameter in named if id(parameter) in wanted)
+
+
+@cache
+def _say_once(names: str) -> None:
+    logger.info("one backward pass for each sample, for want of a rule: %s", names)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from oodbench.errors import UsageError
 
-Loss = Literal["predicted", "uniform", "confounding"] | Callable[[Tensor], Tensor]
+Loss = Literal["predicted", "uniform", "confounding", "exgrad"] | Callable[[Tensor], Tensor]
+"""``exgrad`` is no loss but the expectation of a metric over labels drawn from the softmax: C backward passes."""
 
 
 def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
@@ -35,15 +36,27 @@ def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
         return _by_autograd(loss, z)
     p = z.softmax(dim=1)
     if loss == "predicted":
-        predicted = logits.argmax(dim=1, keepdim=True)
-        d = p.scatter(1, predicted, 0.0)
-        # p − 1 at the predicted label, as the sum of the others: no cancellation where p is almost 1.
-        return d.scatter(1, predicted, -d.sum(dim=1, keepdim=True))
+        return label_gradient(p, logits.argmax(dim=1))
     if loss == "uniform":
         return p - 1 / c
     if loss == "confounding":
         return c * p - 1
-    raise UsageError(f"the loss {loss!r} is unknown; expected 'predicted', 'uniform', 'confounding' or a callable.")
+    raise UsageError(
+        f"the loss {loss!r} is unknown; expected 'predicted', 'uniform', 'confounding', 'exgrad' or a callable."
+    )
+
+
+def label_gradient(p: Tensor, labels: Tensor) -> Tensor:
+    """Derivative of the cross-entropy at given labels by the logits, p − 1 there and p elsewhere, (N, C).
+
+    Args:
+        p: Softmax, float64 (N, C).
+        labels: int64 (N,).
+    """
+    at = labels[:, None]
+    d = p.scatter(1, at, 0.0)
+    # p − 1 as the sum of the others: no cancellation where p is almost 1.
+    return d.scatter(1, at, -d.sum(dim=1, keepdim=True))
 
 
 def _by_autograd(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

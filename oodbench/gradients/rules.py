@@ -1,114 +1,192 @@
 """How the per-sample gradient of a layer's parameters factorises; one rule for each type of layer.
 
-A rule knows nothing of statistics: it says that the gradient of a parameter is an outer product of two vectors, a
-product of two matrices over positions, or a plain vector. Adding a layer is adding one function here.
+A rule gets a module, its input x and the gradient d at its output, both with the samples in dimension 0, and names the
+form of the gradient of each of the module's parameters. Adding a layer is adding one function here, or in a plugin.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from oodbench.gradients.forms import Form, Outer, Product, Vector, windows
+
+Rule = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Form]]
+
+Condition = Callable[[nn.Module], bool]
+
+_rules: dict[str, tuple[Rule, Condition]] = {}
 
 
-@dataclass(frozen=True)
-class Outer:
-    """Gradient ``left ⊗ right`` of each sample; it is never built.
+def rule(*types: type[nn.Module] | str, when: Condition = lambda module: True) -> Callable[[Rule], Rule]:
+    """Make a function ``(module, x, d) -> {parameter name: form}`` the rule of some types of modules.
 
-    Attributes:
-        left: (N, A).
-        right: (N, B).
-    """
+    It is used for modules of exactly these types that are called once in a forward pass and whose parameters nothing
+    else uses. Forms of parameters which the module does not have (no bias, say) are ignored.
 
-    left: Tensor
-    right: Tensor
-
-
-@dataclass(frozen=True)
-class Product:
-    """Gradient ``left @ right`` of each sample and group: a sum of outer products over L positions.
-
-    Attributes:
-        left: (N, G, A, L).
-        right: (N, G, L, B).
-    """
-
-    left: Tensor
-    right: Tensor
-
-
-@dataclass(frozen=True)
-class Vector:
-    """The gradient itself.
-
-    Attributes:
-        values: (N, K).
-    """
-
-    values: Tensor
-
-
-Form = Outer | Product | Vector
-Rule = Callable[[nn.Module, Tensor, Tensor], list[Form]]
-
-_rules: dict[type[nn.Module], Rule] = {}
-
-
-def rule(*types: type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Make a function ``(module, input, output gradient) -> forms`` the rule of some types of modules.
-
-    There is one form for each parameter of the module, in the order of ``module.parameters()``.
+    Args:
+        types: Types of modules, or their dotted names where importing them only for this would be slow.
+        when: Which modules of these types the rule is true of.
     """
 
     def decorate(function: Rule) -> Rule:
-        _rules.update(dict.fromkeys(types, function))
+        _rules.update((one if isinstance(one, str) else _name(one), (function, when)) for one in types)
         return function
 
     return decorate
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """The rule of exactly this type: a subclass may compute something else."""
-    return _rules.get(type(module))
+    """The rule of exactly this type: a subclass, or a module with a forward of its own, may compute something else."""
+    function, when = _rules.get(_name(type(module)), (None, None))
+    return function if when and when(module) and "forward" not in vars(module) else None
 
 
-@rule(nn.Linear)
-def _linear(module: nn.Module, x: Tensor, d: Tensor) -> list[Form]:
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+@rule(nn.Linear, NonDynamicallyQuantizableLinear)
+def linear(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
     """Y = W x + b: for a vector dW = d xᵀ, for tokens the sum of these over all leading dimensions."""
-    bias: list[Form] = []
     if x.dim() == 2:
-        if module.bias is not None:
-            bias = [Vector(d)]
-        return [Outer(d, x), *bias]
+        return {"weight": Outer(d, x), "bias": Vector(d)}
     tokens, gradients = x.flatten(1, -2), d.flatten(1, -2)
-    if module.bias is not None:
-        bias = [Vector(gradients.sum(dim=1))]
-    return [Product(gradients.transpose(1, 2)[:, None], tokens[:, None]), *bias]
+    return {
+        "weight": Product(gradients.transpose(1, 2)[:, None], tokens.transpose(1, 2)[:, None]),
+        "bias": Vector(gradients.sum(dim=1)),
+    }
 
 
-@rule(nn.Conv2d)
-def _conv2d(module: nn.Module, x: Tensor, d: Tensor) -> list[Form]:
-    """A convolution is a Linear layer on unfolded patches, its positions the tokens."""
-    assert isinstance(module, nn.Conv2d)
-    padded = _pad(module, x)
-    patches = F.unfold(padded, module.kernel_size, dilation=module.dilation, stride=module.stride)
-    n, groups = len(x), module.groups
-    right = patches.reshape(n, groups, -1, patches.shape[2]).transpose(2, 3)
-    left = d.reshape(n, groups, module.out_channels // groups, -1)
-    forms: list[Form] = [Product(left, right)]
-    if module.bias is not None:
-        forms.append(Vector(d.flatten(2).sum(dim=2)))
-    return forms
+@rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def convolution(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """A convolution is a Linear layer on the patches that its kernel sees, its positions the tokens."""
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    padded = _padded(x, module._reversed_padding_repeated_twice, module.padding_mode)
+    patches = windows(padded, module.groups, module.kernel_size, module.stride, module.dilation)
+    return {
+        "weight": Product(_by_groups(d, module.groups), patches),
+        "bias": Vector(d.flatten(2).sum(dim=2)),
+    }
 
 
-def _pad(module: nn.Conv2d, x: Tensor) -> Tensor:
-    amounts = module._reversed_padding_repeated_twice
+@rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def transposed_convolution(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """The adjoint of a convolution: what that takes from its input is taken from d, and the other way round."""
+    assert isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    # F.pad counts dimensions from the last one; a transposed convolution knows no padding by name.
+    paddings: list[int] = [int(str(padding)) for padding in reversed(module.padding)]
+    around = [amount for padding in paddings for amount in (padding, padding)]
+    padded = _padded(d, around, "zeros")
+    patches = windows(padded, module.groups, module.kernel_size, module.stride, module.dilation)
+    return {
+        "weight": Product(_by_groups(x, module.groups), patches),
+        "bias": Vector(d.flatten(2).sum(dim=2)),
+    }
+
+
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, when=lambda module: module.running_mean is not None)
+def batch_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """With running statistics, an affine map of each channel; without them its output mixes samples."""
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    per_channel = (1, -1, *[1] * (x.dim() - 2))
+    forms = _affine(x - module.running_mean.view(per_channel), d)
+    return {"weight": Vector(forms["weight"].values / (module.running_var + module.eps).sqrt()), "bias": forms["bias"]}
+
+
+@rule(nn.GroupNorm)
+def group_norm(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[str, Form]:
+    """An affine map of each channel after normalisation within groups of channels."""
+    assert isinstance(module, nn.GroupNorm)
+    return _affine(F.group_norm(x, module.num_groups, eps=module.eps), d)
+
+
+@rule(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+def instance_norm(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[str, Form]:
+    """An affine map of each channel after normalisation within it, by running statistics where it keeps them."""
+    assert isinstance(module, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d)
+    own = not module.track_running_stats
+    normalised = F.instance_norm(
+        x, module.running_mean, module.running_var, use_input_stats=own, momentum=0.0, eps=module.eps
+    )
+    return _affine(normalised, d)
+
+
+@rule(nn.LayerNorm)
+def layer_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """An affine map of each entry of the normalised shape, summed over all that is before it."""
+    assert isinstance(module, nn.LayerNorm)
+    return _elementwise(F.layer_norm(x, module.normalized_shape, eps=module.eps), d, len(module.normalized_shape))
+
+
+@rule("torchvision.models.convnext.LayerNorm2d", "timm.layers.norm.LayerNorm2d")
+def layer_norm_of_channels(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[str, Form]:
+    """LayerNorm over the channels (dimension 1) at each position."""
+    return layer_norm(module, x.movedim(1, -1), d.movedim(1, -1))
+
+
+@rule(nn.RMSNorm)
+def rms_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """As LayerNorm, without mean and bias."""
+    assert isinstance(module, nn.RMSNorm)
+    return _elementwise(F.rms_norm(x, module.normalized_shape, eps=module.eps), d, len(module.normalized_shape))
+
+
+@rule(nn.PReLU)
+def prelu(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """Y = max(x, 0) + w min(x, 0), w one number or one for each channel."""
+    assert isinstance(module, nn.PReLU)
+    product = d * x.clamp_max(0)
+    if module.num_parameters == 1:
+        return {"weight": Vector(product.flatten(1).sum(dim=1, keepdim=True))}
+    return {"weight": Vector(product.flatten(2).sum(dim=2) if product.dim() > 2 else product)}
+
+
+@rule(nn.Embedding, when=lambda module: not module.scale_grad_by_freq)
+def embedding(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+    """The rows of a sample's tokens; those of one and the same token add up, and all other rows are 0."""
+    assert isinstance(module, nn.Embedding)
+    tokens, gradients = x.flatten(1).long(), d.flatten(1, -2)
+    if module.padding_idx is not None:
+        gradients = gradients * (tokens != module.padding_idx)[:, :, None]
+    ordered, order = tokens.sort(dim=1, stable=True)
+    starts = torch.cat([torch.zeros_like(ordered[:, :1]), (ordered[:, 1:] != ordered[:, :-1]).long()], dim=1)
+    group = torch.empty_like(order).scatter_(1, order, starts.cumsum(dim=1))
+    fewest = min(tokens.shape[1], module.num_embeddings)
+    rows = gradients.new_zeros(len(tokens), fewest, module.embedding_dim)
+    rows.scatter_add_(1, group[:, :, None].expand_as(gradients), gradients)
+    return {"weight": Vector(rows.flatten(1), zeros=(module.num_embeddings - fewest) * module.embedding_dim)}
+
+
+def _padded(x: Tensor, amounts: list[int], mode: str) -> Tensor:
     if not any(amounts):
         return x
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    return F.pad(x, amounts, mode=mode) if mode != "constant" else F.pad(x, amounts)
+    return F.pad(x, amounts) if mode == "zeros" else F.pad(x, amounts, mode=mode)
 
 
-def zero_form(parameter: Tensor, n: int) -> Form:
-    """The gradient of a parameter that the loss does not reach."""
-    return Outer(parameter.new_zeros(n, 1), parameter.new_zeros(n, parameter.numel()))
+def _by_groups(d: Tensor, groups: int) -> Tensor:
+    """(N, G · A, *positions) to (N, G, A, L)."""
+    return d.reshape(len(d), groups, d.shape[1] // groups, -1)
+
+
+def _affine(normalised: Tensor, d: Tensor) -> dict[str, Vector]:
+    """Scale and shift of each channel (dimension 1); ``normalised`` is overwritten."""
+    n, channels = d.shape[:2]
+    return {
+        "weight": Vector(normalised.mul_(d).reshape(n, channels, -1).sum(dim=2)),
+        "bias": Vector(d.reshape(n, channels, -1).sum(dim=2)),
+    }
+
+
+def _elementwise(normalised: Tensor, d: Tensor, dimensions: int) -> dict[str, Form]:
+    """Scale and shift of each entry in the last dimensions."""
+    between = range(1, d.dim() - dimensions)
+
+    def summed(values: Tensor) -> Vector:
+        return Vector((values.sum(dim=tuple(between)) if between else values).flatten(1))
+
+    return {"weight": summed(normalised * d), "bias": summed(d)}

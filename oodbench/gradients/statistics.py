@@ -1,20 +1,25 @@
 """The seven statistics of a per-sample gradient, from sums over its entries.
 
-One accumulator turns each of the three forms of a gradient into sums; sums of parameters add up to sums of layers and
-of the whole network. Entries are summed in the tensor's own precision along one axis and in float64 across.
+One accumulator turns each form of a gradient into sums; sums of parameters add up to sums of layers and of the whole
+network. Where entries have to be built, that is done in tiles which a processor's cache holds, and each is read once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
+from operator import add
 
 import torch
 from torch import Tensor
 
-from oodbench.gradients.rules import Form, Outer, Product, Vector
+from oodbench.gradients.entries import read_once
+from oodbench.gradients.forms import Form, Outer, Product, Vector, Windows
 
 # Entries of a product that are built at once: few enough to stay in a processor's second-level cache.
-TILE = 128 * 1024
+TILE = 512 * 1024
+# Numbers in the patches of a convolution that are built at once.
+PATCHES = 1024 * 1024
 # A sum that is smaller than the rounding errors of its float32 terms is zero: so the mean over the last layer, which
 # is identically zero, is a constant and not noise.
 ROUNDING = 4 * torch.finfo(torch.float32).eps
@@ -22,36 +27,82 @@ ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the entries g of each sample's gradient, float64 (N,).
+    """Sums over the entries g of each sample's gradient.
 
     Attributes:
         count: Number of entries.
-        absolute: Σ|g|.
-        first: Σg.
-        second: Σg².
-        third: Σg³.
-        least: min g.
-        largest: max g.
+        values: Σ|g|, Σg, Σg², Σg³, min g, max g, float64 (N, 6).
     """
 
     count: int
-    absolute: Tensor
-    first: Tensor
-    second: Tensor
-    third: Tensor
-    least: Tensor
-    largest: Tensor
+    values: Tensor
+
+    @property
+    def absolute(self) -> Tensor:
+        """Σ|g|, (N,)."""
+        return self.values[:, 0]
+
+    @property
+    def first(self) -> Tensor:
+        """Σg, (N,)."""
+        return self.values[:, 1]
+
+    @property
+    def second(self) -> Tensor:
+        """Σg², (N,)."""
+        return self.values[:, 2]
+
+    @property
+    def third(self) -> Tensor:
+        """Σg³, (N,)."""
+        return self.values[:, 3]
+
+    @property
+    def least(self) -> Tensor:
+        """Min g, (N,)."""
+        return self.values[:, 4]
+
+    @property
+    def largest(self) -> Tensor:
+        """Max g, (N,)."""
+        return self.values[:, 5]
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(
-            self.count + other.count,
-            self.absolute + other.absolute,
-            self.first + other.first,
-            self.second + other.second,
-            self.third + other.third,
-            torch.minimum(self.least, other.least),
-            torch.maximum(self.largest, other.largest),
-        )
+        """Over the entries of both."""
+        added = self.values + other.values
+        added[:, 4] = torch.minimum(self.least, other.least)
+        added[:, 5] = torch.maximum(self.largest, other.largest)
+        return Sums(self.count + other.count, added)
+
+    def scaled(self, factor: Tensor) -> "Sums":
+        """Over entries times a positive factor of each sample, float64 (N,)."""
+        powers = torch.stack([factor, factor, factor**2, factor**3, factor, factor], dim=1)
+        return Sums(self.count, self.values * powers)
+
+    @staticmethod
+    def of_samples(parts: Sequence["Sums"]) -> "Sums":
+        """Those of all samples, in the order of the parts."""
+        return Sums(parts[0].count, torch.cat([part.values for part in parts]))
+
+    @staticmethod
+    def of_zeros(n: int, count: int, like: Tensor) -> "Sums":
+        """Over entries that are all 0."""
+        return Sums(count, like.new_zeros(n, 6, dtype=torch.float64))
+
+
+class Workspace:
+    """Memory that tiles are built in, again and again."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory of that shape; what was in it under the same name is lost."""
+        kept = self._buffers.get(name)
+        size = prod(shape)
+        if kept is None or kept.numel() < size or kept.dtype != like.dtype or kept.device != like.device:
+            kept = self._buffers[name] = like.new_empty(size)
+        return kept[:size].view(*shape)
 
 
 def _mean(sums: Sums) -> Tensor:
@@ -98,23 +149,27 @@ def metrics_of(sums: Sums, scale: Tensor) -> dict[str, Tensor]:
     }
 
 
-def sums_of(form: Form) -> Sums:
+def sums_of(form: Form, workspace: Workspace) -> Sums:
     """Sums over all entries of a gradient."""
     match form:
-        case Vector(values):
-            return _sums_of_entries(values[:, None])
+        case Vector(values, zeros):
+            return _sums_of_vector(values, zeros)
         case Outer(left, right):
             return _sums_of_outer(left.double(), right.double())
         case Product(left, right):
-            return _sums_of_product(left, right)
+            return _sums_of_product(left, right, workspace)
+
+
+def _sums_of_vector(values: Tensor, zeros: int) -> Sums:
+    sums = Sums(values.shape[1], read_once(values.contiguous()))
+    return sums + Sums.of_zeros(len(values), zeros, sums.values) if zeros else sums
 
 
 def _sums_of_outer(left: Tensor, right: Tensor) -> Sums:
     """Every sum over the entries l·r is a product of sums over l and over r; the extremes are products of extremes."""
     (l_min, l_max), (r_min, r_max) = left.aminmax(dim=1), right.aminmax(dim=1)
     corners = torch.stack([l_min * r_min, l_min * r_max, l_max * r_min, l_max * r_max])
-    return Sums(
-        left.shape[1] * right.shape[1],
+    values = (
         left.abs().sum(1) * right.abs().sum(1),
         left.sum(1) * right.sum(1),
         left.square().sum(1) * right.square().sum(1),
@@ -122,62 +177,54 @@ def _sums_of_outer(left: Tensor, right: Tensor) -> Sums:
         corners.amin(0),
         corners.amax(0),
     )
+    return Sums(left.shape[1] * right.shape[1], torch.stack(values, dim=1))
 
 
-def _sums_of_product(left: Tensor, right: Tensor) -> Sums:
-    n, groups, a, _ = left.shape
-    b = right.shape[3]
-    if n == 0:
-        return _sums_of_entries(left.new_zeros(0, a, b))
+def _sums_of_product(left: Tensor, right: Tensor | Windows, workspace: Workspace) -> Sums:
+    """Tiles of some samples and rows of ``left @ rightᵀ``, each read once when it is built."""
+    n, groups, a, positions = left.shape
+    b = right.entries if isinstance(right, Windows) else right.shape[2]
     rows = max(1, min(a, TILE // b))
-    samples = max(1, TILE // (groups * rows * b))
-    tiles = []
-    for start in range(0, n, samples):
-        chunk = slice(start, start + samples)
-        by_rows = [
-            _sums_of_entries(torch.matmul(left[chunk, :, row : row + rows], right[chunk]).flatten(1, 2))
-            for row in range(0, a, rows)
-        ]
-        tiles.append(reduce(lambda one, other: one + other, by_rows))
-    return Sums(
-        groups * a * b,
-        *(
-            torch.cat([getattr(tile, name) for tile in tiles])
-            for name in ("absolute", "first", "second", "third", "least", "largest")
-        ),
-    )
+    samples = max(1, min(TILE // (groups * rows * b), PATCHES // (groups * b * positions)))
+    of_samples = []
+    for some in _slices(n, samples):
+        parts = _position_parts(right, some, workspace)
+        of_rows = []
+        for row in _slices(a, rows):
+            chosen = left[some, :, row].flatten(0, 1)
+            tile = workspace.take("tile", (len(chosen), chosen.shape[1], b), left)
+            for number, (here, patches) in enumerate(parts()):
+                torch.baddbmm(tile, chosen[:, :, here], patches, beta=1 if number else 0, out=tile)
+            of_rows.append(Sums(groups * chosen.shape[1] * b, read_once(tile.view(len(chosen) // groups, -1))))
+        of_samples.append(reduce(add, of_rows))
+    return Sums.of_samples(of_samples)
 
 
-def _sums_of_entries(entries: Tensor) -> Sums:
-    """Sums over entries (N, A, B) that were built."""
-    squares = entries.square()
-    least, largest = entries.flatten(1).aminmax(dim=1)
+def _position_parts(
+    right: Tensor | Windows, samples: slice, workspace: Workspace
+) -> Callable[[], Iterator[tuple[slice, Tensor]]]:
+    """The right factor of some samples, (n · G, l, B), by parts of its positions that may be built at once."""
+    if isinstance(right, Tensor):
+        whole = right[samples].flatten(0, 1).mT
+        return lambda: iter([(slice(None), whole)])
+    first, *others = right.positions
+    of_row = prod(others)
+    n = len(range(*samples.indices(len(right.padded)))) * right.groups
+    step = max(1, PATCHES // (n * right.entries * of_row))
 
-    def total(values: Tensor) -> Tensor:
-        return values.sum(dim=2).double().sum(dim=1)
+    def built(rows: slice) -> tuple[slice, Tensor]:
+        view = right.view(samples, rows)
+        patches = workspace.take("patches", view.shape, right.padded).copy_(view)
+        here = slice(rows.start * of_row, rows.stop * of_row)
+        if right.channels_last:
+            return here, patches.view(n, -1, right.entries)
+        return here, patches.view(n, right.entries, -1).mT
 
-    return Sums(
-        entries.shape[1] * entries.shape[2],
-        total(entries.abs()),
-        total(entries),
-        total(squares),
-        total(squares * entries),
-        least.double(),
-        largest.double(),
-    )
+    if step >= first:
+        once = built(slice(0, first))
+        return lambda: iter([once])
+    return lambda: (built(rows) for rows in _slices(first, step))
 
 
-def squares_of(form: Form) -> Tensor:
-    """Σg² over all entries of a gradient, float64 (N,), without building what need not be built."""
-    match form:
-        case Vector(values):
-            return values.double().square().sum(1)
-        case Outer(left, right):
-            return left.double().square().sum(1) * right.double().square().sum(1)
-        case Product(left, right):
-            n, _, a, positions = left.shape
-            if positions**2 < a * right.shape[3]:
-                # ‖L R‖² = Σ (LᵀL) ∘ (R Rᵀ), over pairs of positions
-                grams = torch.matmul(left.transpose(2, 3), left) * torch.matmul(right, right.transpose(2, 3))
-                return grams.sum(dim=3).double().flatten(1).sum(1)
-            return _sums_of_product(left, right).second if n else left.new_zeros(0, dtype=torch.float64)
+def _slices(n: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

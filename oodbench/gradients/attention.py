@@ -1,0 +1,122 @@
+"""Multi-head attention with its projections in the open, so that the rule of a Linear layer fits them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oodbench.gradients.forms import Form
+from oodbench.gradients.rules import Rule, linear
+
+Remember = Callable[[nn.Module, list[tuple[Rule, Tensor, Tensor]]], None]
+"""Told of one call of a module: a rule, an input and an output for each of its parts."""
+
+
+@contextmanager
+def opened(model: nn.Module, remember: Remember) -> Iterator[None]:
+    """Let the attention modules of a model compute the same with projections that ``remember`` is told of."""
+    modules = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention) and _fits(module)]
+    for module in modules:
+        # Past nn.Module's own bookkeeping of attributes; removed again below.
+        vars(module)["forward"] = partial(_attend, module, remember)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del vars(module)["forward"]
+
+
+def _fits(module: nn.MultiheadAttention) -> bool:
+    return (
+        type(module) is nn.MultiheadAttention
+        and "forward" not in vars(module)
+        and module.bias_k is None
+        and not module.add_zero_attn
+    )
+
+
+def _attend(
+    module: nn.MultiheadAttention,
+    remember: Remember,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Softmax(Q Kᵀ / √E) V (Vaswani et al. 2017, section 3.2), as ``nn.MultiheadAttention`` with the same arguments."""
+    if query.dim() != 3:
+        return nn.MultiheadAttention.forward(
+            module, query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
+        )
+    q, k, v = _projections(module, remember, query, key, value)
+    if not module.batch_first:
+        q, k, v = (each.transpose(0, 1) for each in (q, k, v))
+    heads = module.num_heads
+    q, k, v = (each.reshape(*each.shape[:2], heads, -1).transpose(1, 2) for each in (q, k, v))
+    mask = _mask(attn_mask, key_padding_mask, heads, q)
+    if need_weights:
+        scores = q @ k.transpose(2, 3) / sqrt(q.shape[3])
+        weights = (scores if mask is None else scores + mask).softmax(dim=3)
+        mixed = weights @ v
+    else:
+        weights = None
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    joined = mixed.transpose(1, 2).flatten(2)
+    answer = module.out_proj(joined if module.batch_first else joined.transpose(0, 1))
+    return answer, weights.mean(dim=1) if weights is not None and average_attn_weights else weights
+
+
+def _projections(
+    module: nn.MultiheadAttention, remember: Remember, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, ...]:
+    bias = module.in_proj_bias
+    if module.in_proj_weight is not None and query is key and key is value:
+        projected = F.linear(query, module.in_proj_weight, bias)
+        remember(module, [(_projection("in_proj_weight"), query, projected)])
+        return projected.chunk(3, dim=2)
+    names = ["in_proj_weight"] * 3
+    if module.in_proj_weight is not None:
+        weights = list(module.in_proj_weight.chunk(3))
+    else:
+        names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+        weights = [module.get_parameter(name) for name in names]
+    biases = [None] * 3 if bias is None else list(bias.chunk(3))
+    inputs = (query, key, value)
+    outputs = [F.linear(x, weight, part) for x, weight, part in zip(inputs, weights, biases, strict=True)]
+    rules = [_projection(name) for name in names]
+    remember(module, list(zip(rules, inputs, outputs, strict=True)))
+    return tuple(outputs)
+
+
+def _projection(weight: str) -> Rule:
+    def rule(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
+        forms = linear(module, x, d)
+        return {weight: forms["weight"], "in_proj_bias": forms["bias"]}
+
+    return rule
+
+
+def _mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
+    """What is added to the scores (N, heads, T, S): −∞ where a key must not be seen."""
+    mask = None
+    if attn_mask is not None:
+        mask = _additive(attn_mask, like)
+        mask = mask.view(-1, heads, *mask.shape[1:]) if mask.dim() == 3 else mask
+    if key_padding_mask is not None:
+        padding = _additive(key_padding_mask, like)[:, None, None, :]
+        mask = padding if mask is None else mask + padding
+    return mask
+
+
+def _additive(mask: Tensor, like: Tensor) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask.to(like.dtype)
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf"))

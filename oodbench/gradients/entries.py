@@ -1,0 +1,52 @@
+"""One read of gradient entries that were built: the sums and extremes that all seven statistics follow from.
+
+Two ways that give the same: with the extra ``fast`` a numba kernel that reads each entry once, otherwise torch's own
+operations, which read it several times.
+"""
+
+import importlib.util
+import logging
+from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = 6
+"""Σ|g|, Σg, Σg², Σg³, min g, max g."""
+
+
+@cache
+def path() -> str:
+    """Which of the two ways is taken on processors, with its version; said once at INFO level."""
+    if importlib.util.find_spec("numba") is None:
+        logger.info("gradient statistics by torch operations; pip install 'oodbench[fast]' makes them faster.")
+        return "torch"
+    logger.info("gradient statistics by a numba kernel.")
+    return f"numba {version('numba')}"
+
+
+def read_once(entries: Tensor) -> Tensor:
+    """Σ|g|, Σg, Σg², Σg³, min and max of each row, float64 (N, 6).
+
+    Args:
+        entries: Contiguous float32 or float64 (N, K), K at least 1. Sums over at most a thousand entries are kept in
+            that precision, sums of these in float64.
+    """
+    if path() != "torch" and entries.device.type == "cpu":
+        from oodbench.gradients.fused import read_rows
+
+        sums = np.empty((len(entries), COLUMNS))
+        read_rows(entries.numpy(), sums)
+        return torch.from_numpy(sums)
+    return _by_operations(entries)
+
+
+def _by_operations(entries: Tensor) -> Tensor:
+    squares = entries.square()
+    least, largest = entries.aminmax(dim=1)
+    sums = (entries.abs().sum(1), entries.sum(1), squares.sum(1), squares.mul_(entries).sum(1), least, largest)
+    return torch.stack([column.double() for column in sums], dim=1)

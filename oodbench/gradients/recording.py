@@ -1,0 +1,141 @@
+"""One forward pass that remembers what the gradients of all layers need, and leaves the model as it was."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from oodbench.errors import UsageError
+from oodbench.gradients.attention import opened
+from oodbench.gradients.rules import Rule, rule_for
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one rule applies to: the whole call of a layer, or one projection of an attention layer.
+
+    Attributes:
+        rule: Factorises the gradient.
+        input: What went in.
+        version: How often that had been changed in place.
+        output: Where what came out stands in the graph, whatever is done to it in place later.
+        output_shape: Its shape.
+    """
+
+    rule: Rule
+    input: Tensor
+    version: int
+    output: GradientEdge
+    output_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a forward pass left behind.
+
+    Attributes:
+        inputs: (N, …).
+        logits: (N, C), with its graph.
+        calls: By module that owns parameters, for each of its calls that a rule covers, the parts.
+        features: The input of the last call of a Linear layer with C outputs, the penultimate features.
+    """
+
+    inputs: Tensor
+    logits: Tensor
+    calls: dict[str, list[list[Part]]]
+    features: Tensor | None
+
+
+def owners(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that own parameters themselves, by name; the model itself is ``(root)``."""
+    return {
+        name or "(root)": module
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    }
+
+
+@contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, with gradients of all its parameters; as it was found afterwards, whatever happens."""
+    modes = {module: module.training for module in model.modules()}
+    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.eval()
+        for parameter in frozen:
+            parameter.requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in frozen.items():
+            parameter.requires_grad_(flag)
+        for module, training in modes.items():
+            module.training = training
+
+
+def record(model: nn.Module, inputs: Tensor) -> Recording:
+    """Run a prepared model.
+
+    Raises:
+        UsageError: Its output is no matrix of logits, or not finite.
+    """
+    names = {module: name for name, module in owners(model).items()}
+    calls: dict[str, list[list[Part]]] = {name: [] for name in names.values()}
+    heads: list[tuple[nn.Linear, Tensor]] = []
+
+    def remember(module: nn.Module, parts: list[tuple[Rule, Tensor, Tensor]]) -> None:
+        if all(output.grad_fn is not None for _, _, output in parts):
+            calls[names[module]].append([_part(*part) for part in parts])
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+        rule, given = rule_for(module), args[0] if args else kwargs.get("input")
+        if not (isinstance(given, Tensor) and isinstance(output, Tensor)):
+            return
+        if isinstance(module, nn.Linear):
+            heads.append((module, given))
+        if rule is not None:
+            remember(module, [(rule, given, output)])
+
+    # Ours come first: a user's hook may return something else.
+    handles = [module.register_forward_hook(hook, prepend=True, with_kwargs=True) for module in names]
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        with opened(model, remember):
+            logits = model(inputs)
+    _check_logits(logits, inputs)
+    features = [given.detach() for module, given in heads if module.out_features == logits.shape[1]]
+    return Recording(inputs, logits, calls, features[-1] if features else None)
+
+
+def _part(rule: Rule, given: Tensor, output: Tensor) -> Part:
+    edge = get_gradient_edge(output)
+    return Part(rule, given.detach(), given._version, edge, tuple(output.shape))
+
+
+def _check_logits(logits: Any, inputs: Tensor) -> None:  # noqa: ANN401
+    n = len(inputs)
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"the model returned {_described(logits)}; expected logits ({n}, C): wrap it in a module that returns "
+            "them alone."
+        )
+    if logits.dim() != 2 or len(logits) != n:
+        raise UsageError(f"the model returned {tuple(logits.shape)} for {n} inputs; expected logits ({n}, C).")
+    strange = (~logits.detach().isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if strange:
+        raise UsageError(
+            f"the logits of {len(strange)} of {n} inputs are NaN or infinite, the first at index {strange[0]}; "
+            "expected finite numbers."
+        )
+
+
+def _described(output: Any) -> str:  # noqa: ANN401
+    kind = type(output).__name__
+    if isinstance(output, dict):
+        return f"a {kind} with the keys {', '.join(map(str, output))}"
+    return f"a {kind} of {len(output)}" if isinstance(output, tuple | list) else f"a {kind}"
