@@ -265,10 +265,10 @@ def brute_force(model, one, label, dtype):
 
 
 def natural_scale(key, expected):
-    """What an error is relative to: the value; of a mean, the mean size; of a skewness, at least 1."""
+    """What an error is relative to: the value; of a mean at least the spread, of a skewness at least 1."""
     metric, at, layer = key.partition("@")
     if metric == "mean":
-        return expected[f"std{at}{layer}"]
+        return max(expected[f"std{at}{layer}"], abs(expected[key]))
     return max(1.0, abs(expected[key])) if metric == "skewness" else abs(expected[key])
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from oodbench.gradients.forms import Form
-from oodbench.gradients.rules import Rule, linear
+from oodbench.gradients.rules import Rule, linear, on_any_dimension
 
 Remember = Callable[[nn.Module, list[tuple[Rule, Tensor, Tensor]]], None]
 """Told of one call of a module: a rule, an input and an output for each of its parts."""
@@ -36,6 +37,7 @@ def _fits(module: nn.MultiheadAttention) -> bool:
         and "forward" not in vars(module)
         and module.bias_k is None
         and not module.add_zero_attn
+        and type(module.out_proj) is NonDynamicallyQuantizableLinear
     )
 
 
@@ -70,7 +72,10 @@ def _attend(
         weights = None
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     joined = mixed.transpose(1, 2).flatten(2)
-    answer = module.out_proj(joined if module.batch_first else joined.transpose(0, 1))
+    # As a function, like torch does: hooks of out_proj do not run there either.
+    joined = joined if module.batch_first else joined.transpose(0, 1)
+    answer = F.linear(joined, module.out_proj.weight, module.out_proj.bias)
+    remember(module.out_proj, [(linear, joined, answer)])
     return answer, weights.mean(dim=1) if weights is not None and average_attn_weights else weights
 
 
@@ -96,7 +101,9 @@ def _projections(
     return tuple(outputs)
 
 
+@cache
 def _projection(weight: str) -> Rule:
+    @on_any_dimension
     def rule(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
         forms = linear(module, x, d)
         return {weight: forms["weight"], "in_proj_bias": forms["bias"]}

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from oodbench.errors import UsageError
+from oodbench.errors import UsageError, one_line
 from oodbench.gradients.graph import Graph
 from oodbench.gradients.losses import Loss, label_gradient, logit_gradient
 from oodbench.gradients.recording import Recording, owners, prepared, record
 from oodbench.gradients.single_samples import sums_by_single_samples
 from oodbench.gradients.statistics import Sums, Workspace, metrics_of, sums_of
-from oodbench.gradients.stops import Stop, stops_of
+from oodbench.gradients.stops import Probes, Stop, close, stops_of
 
 logger = logging.getLogger(__name__)
 
 # Numbers of a layer's input or output gradient that are taken at once: few enough for a processor's cache.
 CHUNK = 256 * 1024
-# Between these sizes of its largest entry the powers of a gradient stay in the range of float32.
+# Between these sizes of its largest entry the powers of a gradient are in the range of float32.
 SMALL, LARGE = 1e-9, 1e9
 
 
@@ -149,7 +149,9 @@ class Pass:
         """Sums over the gradients of the stop's parameters, some samples at a time."""
         with torch.no_grad():
             x, d = stop.arguments(gradient)
-        if not d.is_floating_point() or d.dtype not in (torch.float32, torch.float64):
+        if d.is_complex() or x.is_complex():
+            return {}
+        if d.dtype not in (torch.float32, torch.float64):
             x, d = x.float() if x.is_floating_point() else x, d.float()
         step = max(1, CHUNK // max(1, x[0].numel(), d[0].numel()))
         parts = [
@@ -203,31 +205,31 @@ def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
     with prepared(model):
         given = inputs.clone() if inputs.is_inference() else inputs.detach()
         recording = record(model, given)
-        # One sample more or less shows which dimension of each layer's input is that of the samples.
-        probe = _probe(model, given)
-        _refuse_mixing(recording, probe)
+        probes = _probes(model, given)
+        _refuse_mixing(recording, probes)
         graph = Graph(recording.logits)
-        yield Pass(model, recording, graph, stops_of(model, recording, graph, probe), Workspace())
+        yield Pass(model, recording, graph, stops_of(model, recording, graph, probes), Workspace())
 
 
 def _sums_of_chunk(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dict[int, Sums]:
-    """Sums over the gradients of some samples; where their powers would leave the range of float32, on a scale."""
+    """Sums over the gradients of some samples; where their powers would leave the range of float32, in float64."""
     with torch.no_grad():
         sums = _sums_by_rule(stop, x, d, workspace)
         if not sums:
             return sums
-        sizes = torch.stack([each.values[:, 4:].abs().amax(dim=1) for each in sums.values()]).aminmax(dim=0)
-        strange = (sizes.min < SMALL) | (sizes.max > LARGE)
-        if not strange.any():
-            return sums
-        peaks = d.flatten(1).abs().amax(dim=1)
-        if not peaks[strange].any():
-            return sums
-        # A power of two changes no digit.
-        exponents = torch.frexp(peaks).exponent.where(strange, 0)
-        scaled = torch.ldexp(d, -exponents.view(-1, *[1] * (d.dim() - 1)))
-        factors = torch.ldexp(torch.ones_like(exponents, dtype=torch.float64), exponents)
-        return {key: each.scaled(factors) for key, each in _sums_by_rule(stop, x, scaled, workspace).items()}
+        strange = torch.stack([_is_strange(each) for each in sums.values()]).any(dim=0) & d.flatten(1).any(dim=1)
+        if strange.any():
+            again = _sums_by_rule(stop, x[strange].double() if x.is_floating_point() else x[strange],
+                                  d[strange].double(), workspace)  # fmt: skip
+            for key, each in again.items():
+                sums[key].values[strange] = each.values
+        return sums
+
+
+def _is_strange(sums: Sums) -> Tensor:
+    """Which samples' gradients are so small or large that their powers may have left the range of float32, (N,)."""
+    size = sums.values[:, 4:].abs().amax(dim=1)
+    return ~((size >= SMALL) & (size <= LARGE) & sums.values.isfinite().all(dim=1))
 
 
 def _sums_by_rule(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dict[int, Sums]:
@@ -239,27 +241,30 @@ def _sums_by_rule(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dic
     }
 
 
-def _probe(model: nn.Module, inputs: Tensor) -> Recording:
+def _probes(model: nn.Module, inputs: Tensor) -> Probes:
+    """The first, a middle and the last sample alone: they show where each layer has its samples."""
+    n = len(inputs)
     try:
-        return record(model, inputs[:1] if len(inputs) > 1 else torch.cat([inputs, inputs]))
+        if n == 1:
+            return {0: record(model, torch.cat([inputs, inputs]))}
+        return {i: record(model, inputs[i : i + 1]) for i in sorted({0, n // 2, n - 1})}
     except UsageError:
         raise
     except Exception as cause:
         raise UsageError(
-            f"the model cannot take the first sample alone ({cause}); expected one that treats each sample by itself."
+            f"the model cannot take a sample alone ({one_line(cause)}); expected one that treats each sample by itself."
         ) from cause
 
 
-def _refuse_mixing(recording: Recording, probe: Recording) -> None:
-    together, alone = recording.logits[0].detach(), probe.logits[0].detach()
-    tolerance = 10 * torch.finfo(together.dtype).eps ** 0.5 * together.abs().amax().clamp_min(1e-3)
-    difference = (together - alone).abs().amax()
-    if difference > tolerance:
-        raise UsageError(
-            f"the logits of the first sample differ by {difference:.2g} when other samples are in the batch; expected "
-            "a model that treats each sample by itself, without chance: is a BatchNorm without running statistics, or "
-            "a functional dropout, in it?"
-        )
+def _refuse_mixing(recording: Recording, probes: Probes) -> None:
+    for i, probe in probes.items():
+        together, alone = recording.logits[i].detach(), probe.logits[0].detach()
+        if not close(together, alone):
+            raise UsageError(
+                f"the logits of sample {i} differ by {(together - alone).abs().amax():.2g} when other samples are in "
+                "the batch; expected a model that treats each sample by itself, without chance: is a BatchNorm without "
+                "running statistics, a functional dropout or a batch in another dimension in it?"
+            )
 
 
 def _check(model: nn.Module, inputs: Tensor) -> None:
@@ -271,6 +276,12 @@ def _check(model: nn.Module, inputs: Tensor) -> None:
     first = next(model.parameters(), None)
     if first is None:
         raise UsageError("the model has no parameters, so there is no weight gradient.")
+    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
+        raise UsageError("the model has lazy layers without weights; run it once on an input first.")
+    if any(parameter.is_complex() for parameter in model.parameters()):
+        raise UsageError("the model has complex parameters; the statistics are defined for real ones.")
+    if not isinstance(inputs, Tensor):
+        raise UsageError(f"the inputs are a {type(inputs).__name__}; expected a torch.Tensor (N, …).")
     if inputs.dim() == 0 or len(inputs) == 0:
         raise UsageError(f"the inputs have shape {tuple(inputs.shape)}; expected one sample or more, (N, …).")
     if first.device != inputs.device:

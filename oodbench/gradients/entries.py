@@ -46,7 +46,19 @@ def read_once(entries: Tensor) -> Tensor:
 
 
 def _by_operations(entries: Tensor) -> Tensor:
-    squares = entries.square()
+    k, mean = entries.shape[1], entries.mean(dim=1, keepdim=True)
     least, largest = entries.aminmax(dim=1)
-    sums = (entries.abs().sum(1), entries.sum(1), squares.sum(1), squares.mul_(entries).sum(1), least, largest)
-    return torch.stack([column.double() for column in sums], dim=1)
+    # Powers are summed about the mean, so that a spread far below it is not lost.
+    offsets = entries - mean
+    squares = offsets.square()
+    u1, u2 = offsets.sum(1).double(), squares.sum(1).double()
+    u3, m = squares.mul_(offsets).sum(1).double(), mean[:, 0].double()
+    sums = (
+        entries.abs().sum(1).double(),
+        u1 + k * m,
+        u2 + 2 * m * u1 + k * m**2,
+        u3 + 3 * m * u2 + 3 * m**2 * u1 + k * m**3,
+        least.double(),
+        largest.double(),
+    )
+    return torch.stack(sums, dim=1)

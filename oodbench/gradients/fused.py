@@ -43,20 +43,27 @@ def read_rows(entries: NDArray[np.floating], sums: NDArray[np.float64]) -> None:
         least, largest = row[0], row[0]
         for start in range(0, k, BLOCK):
             block = row[start : min(start + BLOCK, k)]
-            s0, s1, s2, s3, low, high = zero, zero, zero, zero, block[0], block[0]
-            for j in range(block.shape[0]):
+            size, total, s0, low, high = block.shape[0], zero, zero, block[0], block[0]
+            for j in range(size):
                 value = block[j]
-                square = value * value
                 s0 += abs(value)
-                s1 += value
-                s2 += square
-                s3 += square * value
+                total += value
                 low = _smaller(low, value)
                 high = _larger(high, value)
+            # Powers are summed about the block's mean, so that a spread far below it is not lost.
+            mean = total / np.float32(size)
+            u1, u2, u3 = zero, zero, zero
+            for j in range(size):
+                offset = block[j] - mean
+                square = offset * offset
+                u1 += offset
+                u2 += square
+                u3 += square * offset
+            m = float(mean)
             absolute += s0
-            first += s1
-            second += s2
-            third += s3
+            first += u1 + size * m
+            second += u2 + 2 * m * u1 + size * m * m
+            third += u3 + 3 * m * u2 + 3 * m * m * u1 + size * m * m * m
             least, largest = min(least, low), max(largest, high)
         sums[i, 0], sums[i, 1], sums[i, 2], sums[i, 3] = absolute, first, second, third
         sums[i, 4], sums[i, 5] = least, largest

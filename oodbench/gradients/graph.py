@@ -27,6 +27,7 @@ RESHAPING = KEEPING_ORDER | {
     "TBackward0",
     "TransposeBackward0",
 }
+COPYING = {"TBackward0", "ToCopyBackward0"}
 BROADCASTING = {"AddBackward0", "SubBackward0", "MulBackward0", "ExpandBackward0"}
 
 
@@ -95,9 +96,12 @@ class Graph:
         return self._leaves.get(id(parameter))
 
     def uses(self, parameter: nn.Parameter) -> int:
-        """How many operations use a parameter."""
-        leaf = self.leaf(parameter)
-        return 0 if leaf is None else len(self._users[leaf])
+        """How many operations use a parameter, or its one copy that is transposed or of another precision."""
+        node = self.leaf(parameter)
+        users = self._users.get(node, []) if node is not None else []
+        while len(users) == 1 and users[0][0].name() in COPYING:
+            users = self._users.get(users[0][0], [])
+        return len(users)
 
     def broadcast(self, node: Node) -> Broadcast | None:
         """How what a node returns is broadcast, if that is all that is done to it but for reshaping."""

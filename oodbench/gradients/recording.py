@@ -1,6 +1,6 @@
 """One forward pass that remembers what the gradients of all layers need, and leaves the model as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,7 @@ def owners(model: nn.Module) -> dict[str, nn.Module]:
 def prepared(model: nn.Module) -> Iterator[None]:
     """The model in eval mode, with gradients of all its parameters; as it was found afterwards, whatever happens."""
     modes = {module: module.training for module in model.modules()}
-    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    frozen = {p: p.requires_grad for p in model.parameters() if p.is_floating_point() or p.is_complex()}
     try:
         model.eval()
         for parameter in frozen:
@@ -84,6 +84,7 @@ def record(model: nn.Module, inputs: Tensor) -> Recording:
         UsageError: Its output is no matrix of logits, or not finite.
     """
     names = {module: name for name, module in owners(model).items()}
+    own = {module: dict(module.named_parameters(recurse=False)) for module in names}
     calls: dict[str, list[list[Part]]] = {name: [] for name in names.values()}
     heads: list[tuple[nn.Linear, Tensor]] = []
 
@@ -97,19 +98,29 @@ def record(model: nn.Module, inputs: Tensor) -> Recording:
             return
         if isinstance(module, nn.Linear):
             heads.append((module, given))
-        if rule is not None:
+        # Under torch.func.functional_call a layer computes with other weights than its own.
+        if rule is not None and _same(module.named_parameters(recurse=False), own[module]):
             remember(module, [(rule, given, output)])
 
     # Ours come first: a user's hook may return something else.
-    handles = [module.register_forward_hook(hook, prepend=True, with_kwargs=True) for module in names]
+    handles = [
+        module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+        for module in names
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
     with ExitStack() as stack:
         for handle in handles:
             stack.callback(handle.remove)
         with opened(model, remember):
-            logits = model(inputs)
+            # A copy, since the model may work on its input in place.
+            logits = model(inputs.clone())
     _check_logits(logits, inputs)
     features = [given.detach() for module, given in heads if module.out_features == logits.shape[1]]
     return Recording(inputs, logits, calls, features[-1] if features else None)
+
+
+def _same(named: Iterable[tuple[str, nn.Parameter]], before: Mapping[str, nn.Parameter]) -> bool:
+    return all(before.get(name) is parameter for name, parameter in named)
 
 
 def _part(rule: Rule, given: Tensor, output: Tensor) -> Part:
@@ -126,6 +137,11 @@ def _check_logits(logits: Any, inputs: Tensor) -> None:  # noqa: ANN401
         )
     if logits.dim() != 2 or len(logits) != n:
         raise UsageError(f"the model returned {tuple(logits.shape)} for {n} inputs; expected logits ({n}, C).")
+    if not logits.is_floating_point() or logits.grad_fn is None:
+        raise UsageError(
+            f"the model returned logits of {logits.dtype} that carry no gradient; expected floating-point numbers, "
+            "computed without torch.no_grad() or detach() on the way."
+        )
     strange = (~logits.detach().isfinite().all(dim=1)).nonzero().flatten().tolist()
     if strange:
         raise UsageError(

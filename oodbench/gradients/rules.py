@@ -18,6 +18,7 @@ Rule = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Form]]
 Condition = Callable[[nn.Module], bool]
 
 _rules: dict[str, tuple[Rule, Condition]] = {}
+_on_any_dimension: set[Rule] = set()
 
 
 def rule(*types: type[nn.Module] | str, when: Condition = lambda module: True) -> Callable[[Rule], Rule]:
@@ -44,11 +45,23 @@ def rule_for(module: nn.Module) -> Rule | None:
     return function if when and when(module) and "forward" not in vars(module) else None
 
 
+def on_any_dimension(function: Rule) -> Rule:
+    """Mark a rule of layers that treat all dimensions but the last ones alike: the samples may be in any of them."""
+    _on_any_dimension.add(function)
+    return function
+
+
+def needs_samples_first(function: Rule) -> bool:
+    """Whether a rule is true only of layers whose own dimension of samples is dimension 0."""
+    return function not in _on_any_dimension
+
+
 def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @rule(nn.Linear, NonDynamicallyQuantizableLinear)
+@on_any_dimension
 def linear(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
     """Y = W x + b: for a vector dW = d xᵀ, for tokens the sum of these over all leading dimensions."""
     if x.dim() == 2:
@@ -80,6 +93,11 @@ def transposed_convolution(module: nn.Module, x: Tensor, d: Tensor) -> dict[str,
     paddings: list[int] = [int(str(padding)) for padding in reversed(module.padding)]
     around = [amount for padding in paddings for amount in (padding, padding)]
     padded = _padded(d, around, "zeros")
+    # What an output padding adds beyond the last position is seen by no input.
+    for axis, (size, k, s, step) in enumerate(
+        zip(x.shape[2:], module.kernel_size, module.stride, module.dilation, strict=True), start=2
+    ):
+        padded = padded.narrow(axis, 0, (size - 1) * s + step * (k - 1) + 1)
     patches = windows(padded, module.groups, module.kernel_size, module.stride, module.dilation)
     return {
         "weight": Product(_by_groups(x, module.groups), patches),
@@ -87,7 +105,12 @@ def transposed_convolution(module: nn.Module, x: Tensor, d: Tensor) -> dict[str,
     }
 
 
-@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, when=lambda module: module.running_mean is not None)
+@rule(
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    when=lambda module: module.running_mean is not None and not module.training,
+)
 def batch_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
     """With running statistics, an affine map of each channel; without them its output mixes samples."""
     assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
@@ -109,7 +132,7 @@ def group_norm(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[str, Form]:
 def instance_norm(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[str, Form]:
     """An affine map of each channel after normalisation within it, by running statistics where it keeps them."""
     assert isinstance(module, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d)
-    own = not module.track_running_stats
+    own = module.training or not module.track_running_stats
     normalised = F.instance_norm(
         x, module.running_mean, module.running_var, use_input_stats=own, momentum=0.0, eps=module.eps
     )
@@ -117,6 +140,7 @@ def instance_norm(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[str, Form]
 
 
 @rule(nn.LayerNorm)
+@on_any_dimension
 def layer_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
     """An affine map of each entry of the normalised shape, summed over all that is before it."""
     assert isinstance(module, nn.LayerNorm)
@@ -130,6 +154,7 @@ def layer_norm_of_channels(module: nn.Module, x: Tensor, d: Tensor) -> Mapping[s
 
 
 @rule(nn.RMSNorm)
+@on_any_dimension
 def rms_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
     """As LayerNorm, without mean and bias."""
     assert isinstance(module, nn.RMSNorm)
@@ -147,10 +172,12 @@ def prelu(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
 
 
 @rule(nn.Embedding, when=lambda module: not module.scale_grad_by_freq)
+@on_any_dimension
 def embedding(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
     """The rows of a sample's tokens; those of one and the same token add up, and all other rows are 0."""
     assert isinstance(module, nn.Embedding)
-    tokens, gradients = x.flatten(1).long(), d.flatten(1, -2)
+    tokens = x.reshape(len(x), -1).long()
+    gradients = d.reshape(*tokens.shape, module.embedding_dim)
     if module.padding_idx is not None:
         gradients = gradients * (tokens != module.padding_idx)[:, :, None]
     ordered, order = tokens.sort(dim=1, stable=True)

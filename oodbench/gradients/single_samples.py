@@ -24,7 +24,7 @@ def sums_by_single_samples(
     rows: dict[int, list[Sums]] = {id(parameter): [] for parameter in parameters}
     with torch.inference_mode(False), torch.enable_grad():
         for i in range(len(inputs)):
-            logits = model(inputs[i : i + 1])
+            logits = model(inputs[i : i + 1].clone())
             gradients = torch.autograd.grad(logits, list(parameters), unit[i : i + 1], allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 rows[id(parameter)].append(_sums_of_one(parameter, gradient, workspace))
@@ -35,6 +35,7 @@ def _sums_of_one(parameter: nn.Parameter, gradient: Tensor | None, workspace: Wo
     if gradient is None:
         return Sums.of_zeros(1, parameter.numel(), parameter)
     flat = (gradient.to_dense() if gradient.is_sparse else gradient).reshape(1, -1)
+    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
     # Powers of a tiny float32 would be 0.
     peak = flat.abs().amax(dim=1)
     return sums_of(Vector(flat / peak.where(peak > 0, 1)[:, None]), workspace).scaled(peak.double())

@@ -111,16 +111,16 @@ def _mean(sums: Sums) -> Tensor:
 
 
 def _variance(sums: Sums) -> Tensor:
-    return (sums.second / sums.count - (sums.first / sums.count) ** 2).clamp_min(0)
+    """Of the entries; 0 where it is below their rounding errors."""
+    variance = sums.second / sums.count - (sums.first / sums.count) ** 2
+    return variance.where(variance > ROUNDING**2 * sums.second / sums.count, 0)
 
 
 def _skewness(sums: Sums) -> Tensor:
-    mean = sums.first / sums.count
-    variance = _variance(sums)
+    """Third standardised moment; 0 where there is no spread that has a shape."""
+    mean, variance = sums.first / sums.count, _variance(sums)
     third = sums.third / sums.count - 3 * mean * sums.second / sums.count + 2 * mean**3
-    # A spread below the rounding errors of the entries has no shape.
-    spread = variance > ROUNDING**2 * sums.second / sums.count
-    return torch.where(spread, third / variance.clamp_min(torch.finfo(torch.float64).tiny) ** 1.5, 0)
+    return torch.where(variance > 0, third / variance.clamp_min(torch.finfo(torch.float64).tiny) ** 1.5, 0)
 
 
 METRICS: dict[str, Callable[[Sums], Tensor]] = {
@@ -185,7 +185,7 @@ def _sums_of_product(left: Tensor, right: Tensor | Windows, workspace: Workspace
     n, groups, a, positions = left.shape
     b = right.entries if isinstance(right, Windows) else right.shape[2]
     rows = max(1, min(a, TILE // b))
-    samples = max(1, min(TILE // (groups * rows * b), PATCHES // (groups * b * positions)))
+    samples = max(1, min(TILE // (groups * rows * b), PATCHES // max(1, groups * b * positions)))
     of_samples = []
     for some in _slices(n, samples):
         parts = _position_parts(right, some, workspace)

@@ -1,6 +1,6 @@
 """Where a backward pass has to stop, so that the gradients of all parameters can be taken from it.
 
-A second recording, of another number of samples, tells which dimension of a tensor is that of the samples.
+Recordings of single samples tell which dimension of a tensor is that of the samples, and that they are in order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from oodbench.gradients.forms import Form, Vector
 from oodbench.gradients.graph import Broadcast, Graph, Node
 from oodbench.gradients.recording import Part, Recording, owners
-from oodbench.gradients.rules import Rule
+from oodbench.gradients.rules import Rule, needs_samples_first
+
+Probes = Mapping[int, Recording]
+"""Recordings of single samples by their index; of a sole sample, the one of it taken twice."""
+
+
+def probe_size(n: int) -> int:
+    """How many samples a probe of a batch of n has."""
+    return 1 if n > 1 else 2
 
 
 @dataclass(frozen=True)
@@ -35,33 +44,40 @@ class Stop:
     arguments: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def stops_of(model: nn.Module, recording: Recording, graph: Graph, probe: Recording) -> list[Stop]:
+def stops_of(model: nn.Module, recording: Recording, graph: Graph, probes: Probes) -> list[Stop]:
     """Where to stop for the parameters of all modules; those that are not covered are left to the slow way."""
-    probed, n = Graph(probe.logits), len(recording.inputs)
+    probed, n = Graph(next(iter(probes.values())).logits), len(recording.inputs)
     stops: list[Stop] = []
     for name, module in owners(model).items():
         own = dict(module.named_parameters(recurse=False))
-        calls, before = recording.calls[name], probe.calls[name]
+        calls = [recording.calls[name], *(probe.calls[name] for probe in probes.values())]
         found: list[Stop | None] = [None]
-        if len(calls) == len(before) == 1 and all(graph.uses(parameter) == 1 for parameter in own.values()):
-            pairs = zip(calls[0], before[0], strict=True)
-            found = [_stop_at_part(module, part, graph, other, probed, n) for part, other in pairs]
+        if all(len(each) == 1 for each in calls) and all(graph.uses(parameter) == 1 for parameter in own.values()):
+            by_part = zip(*(each[0] for each in calls), strict=True)
+            found = [_stop_at_part(module, part, graph, dict(zip(probes, others, strict=True)), probed, n)
+                     for part, *others in by_part]  # fmt: skip
         if None in found:
             found = [_stop_at_parameter(module, key, own[key], graph, probed, n) for key in own]
         stops += [stop for stop in found if stop is not None]
     return stops
 
 
-def _stop_at_part(module: nn.Module, part: Part, graph: Graph, before: Part, probed: Graph, n: int) -> Stop | None:
-    if part.version != part.input._version:
+def _stop_at_part(
+    module: nn.Module, part: Part, graph: Graph, others: Mapping[int, Part], probed: Graph, n: int
+) -> Stop | None:
+    x, node, before = part.input, part.output.node, next(iter(others.values()))
+    if part.version != x._version:
         return None
-    x, node = part.input, part.output.node
     x_axis = _sample_axis(x.shape, before.input.shape, n)
     d_axis = _sample_axis(part.output_shape, before.output_shape, n)
     if x_axis is not None and d_axis is not None:
-        arguments = partial(_own_arguments, x.movedim(x_axis, 0), d_axis)
-        return Stop(module, node, part.output.output_nr, part.rule, arguments)
-    if x.shape != before.input.shape or part.output_shape != before.output_shape:
+        in_place = x_axis == d_axis == 0 or not needs_samples_first(part.rule)
+        if not (in_place and (n == 1 or _in_order(x, x_axis, others))):
+            return None
+        return Stop(
+            module, node, part.output.output_nr, part.rule, partial(_own_arguments, x.movedim(x_axis, 0), d_axis)
+        )
+    if x.shape != before.input.shape or part.output_shape != before.output_shape or needs_samples_first(part.rule):
         return None
     # What all samples share, such as an embedding of positions, becomes each sample's own where it is broadcast.
     use, axis = _broadcast(node, graph, before.output.node, probed, n)
@@ -75,6 +91,19 @@ def _stop_at_part(module: nn.Module, part: Part, graph: Graph, before: Part, pro
         part.rule,
         lambda d: (x.expand(n, *x.shape), use.summed(d * use.factor(d), axis).reshape(shape)),
     )
+
+
+def _in_order(x: Tensor, axis: int, others: Mapping[int, Part]) -> bool:
+    """Whether a layer gets samples at the places at which the model does, and not sorted or picked out."""
+    return all(close(x.select(axis, i), other.input.select(axis, 0)) for i, other in others.items())
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding errors of the operations before them."""
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    tolerance = 10 * torch.finfo(one.dtype).eps ** 0.5 * other.abs().amax().clamp_min(1e-3) if one.numel() else 0
+    return one.shape == other.shape and bool(((one - other).abs() <= tolerance).all())
 
 
 def _own_arguments(x: Tensor, axis: int, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +121,7 @@ def _stop_at_parameter(
 
     def rule(_module: nn.Module, factor: Tensor, d: Tensor) -> Mapping[str, Form]:
         of_samples = use.summed((d * factor).movedim(0, axis), axis)
-        return {name: Vector(of_samples.flatten(1), zeros=left_out)}
+        return {name: Vector(of_samples.reshape(len(of_samples), -1), zeros=left_out)}
 
     def arguments(d: Tensor) -> tuple[Tensor, Tensor]:
         return use.factor(d).movedim(axis, 0), d.movedim(axis, 0)
@@ -112,8 +141,8 @@ def _broadcast(
 
 
 def _sample_axis(shape: Sequence[int], before: Sequence[int], n: int) -> int | None:
-    """The one dimension that grew with the number of samples."""
+    """The one dimension that has the number of samples, now and before."""
     if len(shape) != len(before):
         return None
-    grown = [axis for axis, (now, then) in enumerate(zip(shape, before, strict=True)) if now != then]
-    return grown[0] if len(grown) == 1 and shape[grown[0]] == n else None
+    changed = [axis for axis, (now, then) in enumerate(zip(shape, before, strict=True)) if now != then]
+    return changed[0] if len(changed) == 1 and (shape[changed[0]], before[changed[0]]) == (n, probe_size(n)) else None
