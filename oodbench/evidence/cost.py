@@ -30,7 +30,7 @@ from oodbench.progress import Track, silent
 
 ROUNDS = 3
 REPETITIONS = 5
-# A candidate that takes longer is run once a round: noise of a few per cent does not matter to it.
+# A candidate whose first run takes longer is not run again: noise of a few per cent does not matter to it.
 LONG = 5.0
 # Samples of which the batch-1 loop takes the time; its cost for each does not depend on their number.
 LOOP = 8

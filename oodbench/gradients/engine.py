@@ -116,7 +116,7 @@ class Pass:
         left = [p for key, p in parameters.items() if key not in found and self.graph.uses(p)]
         if left:
             _say_once(_names_of(self.model, left))
-            found |= sums_by_single_samples(self.model, self.recording.inputs, unit, left, self.workspace)
+            found |= sums_by_single_samples(self.model, self.recording.inputs, unit, left)
         n = len(unit)
         return {key: found.get(key) or Sums.of_zeros(n, p.numel(), unit) for key, p in parameters.items()}, scale
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from oodbench.gradients.entries import read_once
 from oodbench.gradients.forms import Form, Outer, Product, Vector, Windows
 
-# Entries of a product that are built at once: few enough to stay in a processor's second-level cache.
+# Entries of a product that are built at once: few enough to stay in a processor's cache.
 TILE = 512 * 1024
 # Numbers in the patches of a convolution that are built at once.
 PATCHES = 1024 * 1024
@@ -73,11 +73,6 @@ class Sums:
         added[:, 4] = torch.minimum(self.least, other.least)
         added[:, 5] = torch.maximum(self.largest, other.largest)
         return Sums(self.count + other.count, added)
-
-    def scaled(self, factor: Tensor) -> "Sums":
-        """Over entries times a positive factor of each sample, float64 (N,)."""
-        powers = torch.stack([factor, factor, factor**2, factor**3, factor, factor], dim=1)
-        return Sums(self.count, self.values * powers)
 
     @staticmethod
     def of_samples(parts: Sequence["Sums"]) -> "Sums":
