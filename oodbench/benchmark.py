@@ -18,6 +18,7 @@ from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.detectors.selection import Chosen, choose
 from oodbench.errors import OodbenchError, UsageError
 from oodbench.evidence.store import evidence_of
+from oodbench.evidence.timing import evidence_ms
 from oodbench.folders import cache_folder, data_folder
 from oodbench.progress import Track, silent
 from oodbench.protocols.case import Case, Protocol
@@ -196,6 +197,7 @@ def _trial(
         observe(drawn.test),
         {name: observe(split) for name, split in drawn.exposed.items() if name in exposed},
         {name: observe(split) for name, split in drawn.unknown.items() if name in tested},
+        evidence_ms(classifier.network, drawn.test.images),
     )
 
 

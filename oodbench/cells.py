@@ -1,15 +1,12 @@
 """A cell: one detector under one exposure, fitted once, evaluated under every protocol that has that exposure."""
 
-import hashlib
-import json
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +18,6 @@ from oodbench.datasets.splits import Split
 from oodbench.detectors.plugin import Detector
 from oodbench.detectors.selection import Chosen
 from oodbench.errors import CellSkippedError, OodbenchError, one_line
-from oodbench.evaluation.metrics import metrics
 from oodbench.evidence import Evidence
 from oodbench.evidence.store import engine
 from oodbench.protocols.case import Case
@@ -30,12 +26,14 @@ from oodbench.records.record import (
     ClassifierPart,
     DatasetPart,
     DetectorPart,
-    Metric,
     Record,
     Result,
+    ScoresPart,
     SuitePart,
     Timing,
+    identity,
 )
+from oodbench.records.results import Memo, Samples, results
 from oodbench.records.store import write_record, write_scores
 from oodbench.scoring import Fitted, Observed, fit, score
 from oodbench.suites.suite import Suite
@@ -55,6 +53,8 @@ class Trial:
         test: Known samples that they are tested on.
         exposed: Unknown samples that they may be fitted on.
         unknown: Unknown samples that they are tested on.
+        evidence_ms: Milliseconds that some parts of the evidence take for each sample.
+        memo: Metrics that were computed before.
     """
 
     suite: Suite
@@ -66,6 +66,8 @@ class Trial:
     test: Observed
     exposed: Mapping[str, Observed]
     unknown: Mapping[str, Observed]
+    evidence_ms: Callable[[tuple[str, ...]], float]
+    memo: Memo = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,23 @@ def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
     """
     parameters = cell.chosen.parameters(trial.seed)
     fitting = [trial.meta, *(trial.exposed[name] for name in cell.exposed)]
-    fitted: Fitted | Failure = _attempt(lambda: fit(cell.chosen.plugin.build(parameters), fitting))
-    scored = {} if isinstance(fitted, Failure) else _score_all(trial, cell, fitted)
+    fitted: Fitted | Failure = _attempt(lambda: fit(cell.chosen.plugin, parameters, fitting))
+    scored = {} if isinstance(fitted, Failure) else _score_all(trial, fitted)
+    kept = write_scores(out, _table(trial, scored)) if any(isinstance(one, Scored) for one in scored.values()) else None
     for protocol, case in cell.cases:
         record = _record(trial, cell, protocol, case, parameters)
         failure = fitted if isinstance(fitted, Failure) else _failure_on(trial, case, scored)
         if failure is not None:
             record = record.model_copy(update={"status": failure.status, "error": failure.error})
-        elif isinstance(fitted, Fitted):
-            record = _finished(record, trial, case, fitted, scored, out)
+        elif isinstance(fitted, Fitted) and kept is not None:
+            record = _finished(record, trial, case, fitted, scored, kept)
         write_record(out, record)
         yield record
 
 
-def _score_all(trial: Trial, cell: Cell, fitted: Fitted) -> dict[str, Scored | Failure]:
-    """The scores of every set that one of the cases tests, by name."""
-    tested = {observed.split.dataset: observed for _, case in cell.cases for observed in _test_sets(trial, case)}
+def _score_all(trial: Trial, fitted: Fitted) -> dict[str, Scored | Failure]:
+    """The scores of every test set of the run, by name, so that all cases of a detector share one file of scores."""
+    tested = {observed.split.dataset: observed for observed in (trial.test, *trial.unknown.values())}
     return {
         name: _attempt(partial(_timed_score, fitted.detector, observed.evidence)) for name, observed in tested.items()
     }
@@ -137,20 +140,28 @@ def _failure_on(trial: Trial, case: Case, scored: Mapping[str, Scored | Failure]
 
 
 def _finished(
-    record: Record, trial: Trial, case: Case, fitted: Fitted, scored: Mapping[str, Scored | Failure], out: Path
+    record: Record,
+    trial: Trial,
+    case: Case,
+    fitted: Fitted,
+    scored: Mapping[str, Scored | Failure],
+    kept: ScoresPart,
 ) -> Record:
-    """The record with its results, after its scores are written."""
+    """The record with its results."""
     names = [observed.split.dataset for observed in _test_sets(trial, case)]
     done = {name: found for name in names if isinstance(found := scored[name], Scored)}
-    scores = {name: one.scores for name, one in done.items()}
     seconds, count = sum(one.seconds for one in done.values()), sum(len(one.scores) for one in done.values())
     return record.model_copy(
         update={
             "detector": record.detector.model_copy(update={"learnt": fitted.learnt}),
             "threshold": fitted.threshold,
-            "results": _results(trial, case, scores, fitted.threshold),
-            "scores": write_scores(out, record.cell_id, _table(trial, case, scores)),
-            "timing": Timing(fit_s=fitted.seconds, score_ms_per_sample=1e3 * seconds / count),
+            "results": _results(trial, case, done, fitted),
+            "scores": kept,
+            "timing": Timing(
+                fit_s=fitted.seconds,
+                score_ms_per_sample=1e3 * seconds / count,
+                evidence_ms_per_sample=trial.evidence_ms(fitted.needs),
+            ),
         }
     )
 
@@ -173,52 +184,36 @@ def _test_sets(trial: Trial, case: Case) -> list[Observed]:
     return [trial.test, *(trial.unknown[name] for name in case.tested)]
 
 
-def _results(
-    trial: Trial, case: Case, scores: Mapping[str, NDArray[np.floating]], threshold: float | None
-) -> list[Result]:
-    known_scores, known_wrong = scores[trial.test.split.dataset], trial.test.wrong
-    n_known, n_wrong = len(known_wrong), int(known_wrong.sum())
-    if not case.tested:
-        values = _failure(metrics(known_scores, known_wrong, threshold))
-        name = trial.test.split.dataset
-        return [
-            Result(dataset=name, role="known", group="-", n_known=n_known, n_wrong=n_wrong, n_unknown=0, metrics=values)
-        ]
-    results = []
-    for name in case.tested:
-        together = np.concatenate([known_scores, scores[name]])
-        unknown = np.arange(len(together)) >= n_known
-        wrong = np.concatenate([known_wrong, np.ones(len(scores[name]), dtype=bool)])
-        values = {key: Metric(value=value) for key, value in metrics(together, unknown, threshold).items()}
-        results.append(
-            Result(
-                dataset=name,
-                role="unknown",
-                group=trial.suite.sources()[name].group,
-                n_known=n_known,
-                n_wrong=n_wrong,
-                n_unknown=len(scores[name]),
-                metrics=values | _failure(metrics(together, wrong, threshold)),
-            )
-        )
-    return results
+def _results(trial: Trial, case: Case, done: Mapping[str, Scored], fitted: Fitted) -> list[Result]:
+    groups = trial.suite.sources()
+    known = trial.test.split.dataset
+    unknown = [
+        (name, groups[name].group, Samples(done[name].scores, trial.unknown[name].wrong)) for name in case.tested
+    ]
+    return results(
+        (known, Samples(done[known].scores, trial.test.wrong)),
+        unknown,
+        fitted.threshold,
+        trial.memo,
+        log_odds=fitted.log_odds,
+    )
 
 
-def _failure(values: Mapping[str, float | None]) -> dict[str, Metric]:
-    return {f"failure_{name}": Metric(value=value) for name, value in values.items()}
-
-
-def _table(trial: Trial, case: Case, scores: Mapping[str, NDArray[np.floating]]) -> pa.Table:
-    sets = _test_sets(trial, case)
-    names = [observed.split.dataset for observed in sets]
-    sizes = [len(observed.split.labels) for observed in sets]
-    codes = pa.array(np.repeat(np.arange(len(names), dtype=np.int32), sizes))
+def _table(trial: Trial, scored: Mapping[str, Scored | Failure]) -> pa.Table:
+    """The scores of all test sets that could be scored."""
+    sets = [
+        (observed, found.scores)
+        for observed in (trial.test, *trial.unknown.values())
+        if isinstance(found := scored[observed.split.dataset], Scored)
+    ]
+    sizes = [len(scores) for _, scores in sets]
+    codes = pa.array(np.repeat(np.arange(len(sets), dtype=np.int32), sizes))
     return pa.table({
-        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array(names)),
-        "index": np.concatenate([observed.split.indices for observed in sets]),
-        "label": np.concatenate([observed.split.labels for observed in sets]),
-        "prediction": np.concatenate([observed.evidence.predictions.numpy() for observed in sets]),
-        "score": np.concatenate([scores[name].astype(np.float64) for name in names]),
+        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array([observed.split.dataset for observed, _ in sets])),
+        "index": np.concatenate([observed.split.indices for observed, _ in sets]),
+        "label": np.concatenate([observed.split.labels for observed, _ in sets]),
+        "prediction": np.concatenate([observed.evidence.predictions.numpy() for observed, _ in sets]),
+        "score": np.concatenate([scores for _, scores in sets]),
     })  # fmt: skip
 
 
@@ -226,33 +221,20 @@ def _record(trial: Trial, cell: Cell, protocol: str, case: Case, parameters: Map
     """The record of a cell without its results."""
     tested = _test_sets(trial, case)
     fitted = [trial.meta, *(trial.exposed[name] for name in case.exposed)]
-    datasets = {observed.split.dataset: _dataset(observed.split) for observed in tested}
+    groups = {name: source.group for name, source in trial.suite.sources().items()}
+    datasets = {one.split.dataset: _dataset(one.split, groups[one.split.dataset]) for one in tested}
     for split in [trial.train, *(observed.split for observed in fitted)]:
-        datasets[f"{split.dataset} ({split.part})"] = _dataset(split)
+        datasets[f"{split.dataset} ({split.part})"] = _dataset(split, groups[split.dataset])
     detector = DetectorPart(
         name=cell.chosen.plugin.name,
         version=cell.chosen.version,
         params=to_jsonable_python(dict(parameters)),
         distribution=cell.chosen.distribution,
     )
-    suite = SuitePart(name=trial.suite.name, version=trial.suite.version, limit=trial.limit)
-    identity = {
-        "suite": suite.model_dump(),
-        "groups": {name: source.group for name, source in trial.suite.sources().items()},
-        "protocol": protocol,
-        "exposed": case.exposed,
-        "tested": case.tested,
-        "seed": trial.seed,
-        "detector": detector.model_dump(),
-        "weights": trial.classifier.weights_sha256,
-        "datasets": {name: part.sha256 for name, part in datasets.items()},
-        "engine": engine(),
-        "oodbench": version("oodbench"),
-    }
-    return Record(
-        cell_id=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+    record = Record(
+        cell_id="",
         status="ok",
-        suite=suite,
+        suite=SuitePart(name=trial.suite.name, version=trial.suite.version, limit=trial.limit),
         protocol=protocol,
         exposed=list(case.exposed),
         seed=trial.seed,
@@ -264,12 +246,14 @@ def _record(trial: Trial, cell: Cell, protocol: str, case: Case, parameters: Map
         ),
         results=[],
         datasets=datasets,
-        provenance=provenance(),
+        provenance=provenance(engine()),
     )
+    return record.model_copy(update={"cell_id": identity(record)})
 
 
-def _dataset(split: Split) -> DatasetPart:
+def _dataset(split: Split, group: Literal["near", "far", "-"]) -> DatasetPart:
     return DatasetPart(
+        group=group,
         adapter=split.adapter,
         split=split.origin,
         n=len(split.labels),

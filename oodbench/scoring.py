@@ -1,7 +1,7 @@
 """Fitting a detector and scoring with it, and refusing scores that nobody could evaluate."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.datasets.splits import Split
-from oodbench.detectors.plugin import Detector
+from oodbench.detectors.plugin import NEEDS, Detector, DetectorPlugin
 from oodbench.errors import OodbenchError
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence import Evidence
@@ -46,22 +46,27 @@ class Fitted:
         detector: The detector.
         threshold: The best one on the fitting split; None where that has one class only.
         learnt: What it reports to have learnt.
+        needs: The parts of the evidence that it works on.
+        log_odds: Whether its scores are the log-odds of being wrong or unknown.
         seconds: Time of fitting.
     """
 
     detector: Detector
     threshold: float | None
     learnt: dict[str, Any]
+    needs: tuple[str, ...]
+    log_odds: bool
     seconds: float
 
 
-def fit(detector: Detector, fitting: Sequence[Observed]) -> Fitted:
-    """Fit a detector on the samples of some splits together.
+def fit(plugin: DetectorPlugin, parameters: Mapping[str, Any], fitting: Sequence[Observed]) -> Fitted:
+    """Fit a new detector on the samples of some splits together.
 
     Raises:
         CellSkippedError: They cannot teach it anything.
         OodbenchError: Its scores cannot be used.
     """
+    detector = plugin.build(parameters)
     evidence = Evidence.concatenate([observed.evidence for observed in fitting])
     labels = torch.cat([observed.labels for observed in fitting])
     start = time.perf_counter()
@@ -69,7 +74,14 @@ def fit(detector: Detector, fitting: Sequence[Observed]) -> Fitted:
     seconds = time.perf_counter() - start
     wrong = np.concatenate([observed.wrong for observed in fitting])
     threshold = best_threshold(score(detector, evidence), wrong)
-    return Fitted(detector, threshold, dict(getattr(detector, "learnt", {})), seconds)
+    return Fitted(
+        detector,
+        threshold,
+        dict(getattr(detector, "learnt", {})),
+        plugin.needs or NEEDS,
+        bool(getattr(detector, "log_odds", False)),
+        seconds,
+    )
 
 
 def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:

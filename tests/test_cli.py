@@ -60,7 +60,7 @@ def test_the_main_job_prints_a_table_for_each_protocol(tmp_path):
 
 def test_json_goes_to_stdout_and_nothing_else(tmp_path):
     done = oodbench("run", "-d", "entropy", "-p", "known", "--seed", 0, "--out", tmp_path, "--json")
-    (record,) = json.loads(done.stdout)
+    (record,) = json.loads(done.stdout)["records"]
     assert record["detector"]["name"] == "entropy"
     assert record["results"][0]["metrics"]["failure_auroc"]["value"] > 0.7
 
@@ -145,7 +145,7 @@ def test_what_a_plugin_prints_stays_out_of_the_results(tmp_path):
         "    print('hello')\n    return logits[:, 0]\n"
     )
     done = oodbench("run", "--plugin", file, "-d", "loud", "-p", "known", "--seed", 0, "--out", tmp_path, "--json")
-    assert len(json.loads(done.stdout)) == 1
+    assert len(json.loads(done.stdout)["records"]) == 1
     assert "hello" in done.stderr
 
 
@@ -285,7 +285,7 @@ def test_closed_stdout_loses_the_tables_only(tmp_path):
 def test_what_stdout_cannot_encode_is_replaced(tmp_path):
     done = piped([*RUN, "--seed", "1"], "", tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
-    assert "mean ? standard deviation over 2 seeds" in done.stdout
+    assert " ? 0." in done.stdout
 
 
 def test_info_describes_every_kind():
@@ -315,7 +315,7 @@ def test_an_npz_of_ones_own_replaces_a_set(tmp_path):
     np.savez(tmp_path / "own.npz", images=random.integers(0, 256, (50, 9, 12, 3), dtype=np.uint8))
     done = oodbench("run", "-d", "entropy", "-p", "unknown-unknowns", "--seed", 0, "--out", tmp_path,
                     "--set", f"noise=npz:{tmp_path / 'own.npz'}", "--json")  # fmt: skip
-    (record,) = json.loads(done.stdout)
+    (record,) = json.loads(done.stdout)["records"]
     noise = record["datasets"]["noise"]
     assert (noise["adapter"], noise["n"], noise["available"]) == ("npz", 25, 50)
     assert next(r for r in record["results"] if r["dataset"] == "noise")["group"] == "far"

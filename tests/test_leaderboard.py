@@ -1,192 +1,410 @@
-"""Boards are pure functions of records."""
+"""Boards are pure functions of records and their scores."""
 
+import csv
+import io
+import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 import oodbench
-from oodbench.errors import MissingPrerequisiteError, UsageError
-from oodbench.leaderboard.markdown import board
+from oodbench.errors import UsageError
+from oodbench.leaderboard.assembly import boards
+from oodbench.leaderboard.drawing.formats import FORMATS
+from oodbench.leaderboard.drawing.markdown import markdown
 from oodbench.leaderboard.tables import tables
 from oodbench.records.record import Metric
-from oodbench.records.store import read_records
+from oodbench.records.verification import Measured, read_measured
+
+DETECTORS = ["entropy", "grad-all", "constant", "grad-l2:layer=conv1", "grad-l2"]
+SETS = ["digits-7-9", "rendered-letters", "patches", "noise"]
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
-    oodbench.run(
-        "digits", ["entropy", "grad-all", "constant", "grad-l2:layer=conv1", "grad-l2"], seeds=[0, 1], out=folder
-    )
+    oodbench.run("digits", DETECTORS, seeds=[0, 1], out=folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def records(out):
-    return read_records([out])
+def cells(out):
+    measured, rejected = read_measured([out])
+    assert not rejected
+    return measured
 
 
-def table_of(records, protocol):
-    return next(table for table in tables(records) if table.title == protocol)
+@pytest.fixture(scope="module")
+def board(cells):
+    (made,) = boards(cells, "A remark.", "oodbench leaderboard build here")
+    return made
 
 
-def row_of(table, *label):
-    (row,) = [row for row in table.rows if tuple(row[: len(label)]) == label]
-    return dict(zip(table.header, row, strict=True))
-
-
-def test_figures_are_means_and_sample_deviations_over_seeds(records):
-    values = [
-        next(r for r in record.results if r.dataset == "noise").metrics["auroc"].value
-        for record in records
-        if record.protocol == "unknown-unknowns" and record.detector.name == "entropy"
+def changed(cells, chosen, **update):
+    return [
+        Measured(one.record.model_copy(update=update), one.file, {} if "status" in update else one.samples)
+        if chosen(one.record)
+        else one
+        for one in cells
     ]
-    mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
-    assert row_of(table_of(records, "unknown-unknowns"), "entropy")["noise"] == f"{mean:.4f} ± {deviation:.4f}"
 
 
-def test_a_single_seed_has_no_spread(records):
-    single = [record for record in records if record.seed == 0]
-    assert not any("±" in text for table in tables(single) for row in table.rows for text in row)
+def table_of(cells, protocol):
+    return next(table for table in tables(cells) if table.protocol == protocol)
 
 
-def test_the_matrix_marks_what_was_exposed_and_joins_what_exposure_does_not_change(records):
-    table = table_of(records, "known-unknowns")
-    exposed = row_of(table, "grad-all", "noise")
-    assert exposed["noise"].endswith(" *")
-    assert not exposed["patches"].endswith(" *")
-    assert all(row_of(table, "grad-all", "all")[name].endswith(" *") for name in ("noise", "patches", "digits-7-9"))
-    assert row_of(table, "entropy", "(no effect)")["noise"]
-    assert len([row for row in table.rows if row[0] == "grad-all"]) == 5
+def row_of(table, detector, exposed=()):
+    (row,) = [row for row in table.rows if (row.detector, row.exposed) == (detector, exposed)]
+    return {column.name: figure for column, figure in zip(table.columns, row.figures, strict=True)}
 
 
-def test_rows_are_ranked_by_the_data_sets_and_group_means_are_means(records):
-    for table in tables(records):
-        ranking = (
-            ["failure AUROC"] if table.title == "known" else ["digits-7-9", "rendered-letters", "patches", "noise"]
-        )
-        columns = [table.header.index(name) for name in ranking]
-        means = [sum(float(row[column].split()[0]) for column in columns) for row in table.rows]
+def aurocs(cells, protocol, detector, dataset):
+    return [
+        next(r for r in one.record.results if r.dataset == dataset).metrics["auroc"]
+        for one in sorted(cells, key=lambda one: one.record.seed)
+        if (one.record.protocol, one.record.detector.name) == (protocol, detector)
+    ]
+
+
+def test_figures_are_means_and_sample_deviations_over_seeds(cells):
+    first, second = (metric.value for metric in aurocs(cells, "unknown-unknowns", "entropy", "noise"))
+    figure = row_of(table_of(cells, "unknown-unknowns"), "entropy")["noise"]
+    assert figure.value == pytest.approx((first + second) / 2)
+    assert figure.spread == pytest.approx(abs(first - second) / 2**0.5)
+    assert figure.low < figure.value < figure.high
+
+
+def test_with_one_seed_the_interval_is_that_of_the_record_and_there_is_no_spread(cells):
+    single = [one for one in cells if one.record.seed == 0]
+    (metric,) = aurocs(single, "unknown-unknowns", "entropy", "noise")
+    figure = row_of(table_of(single, "unknown-unknowns"), "entropy")["noise"]
+    assert (figure.low, figure.high) == (pytest.approx(metric.ci_low), pytest.approx(metric.ci_high))
+    assert all(one.spread is None for table in tables(single) for row in table.rows for one in row.figures)
+    assert "±" not in markdown(boards(single)).partition("## ")[2]
+
+
+def test_the_sampling_interval_of_a_mean_over_seeds_is_not_that_of_independent_samples(cells):
+    """The seeds share the test samples: two of them do not halve the variance."""
+    widths = [m.ci_high - m.ci_low for m in aurocs(cells, "unknown-unknowns", "entropy", "rendered-letters")]
+    figure = row_of(table_of(cells, "unknown-unknowns"), "entropy")["rendered-letters"]
+    assert 0.75 * sum(widths) / 2 < figure.high - figure.low < 1.01 * sum(widths) / 2
+
+
+def test_the_matrix_marks_what_was_exposed_and_leaves_out_what_exposure_does_not_change(cells):
+    table = table_of(cells, "known-unknowns")
+    assert {row.detector for row in table.rows} == {"grad-all"}
+    assert len(table.rows) == 5
+    exposed = row_of(table, "grad-all", ("noise",))
+    assert exposed["noise"].exposed
+    assert not exposed["patches"].exposed
+    assert all(row_of(table, "grad-all", tuple(SETS))[name].exposed for name in SETS)
+    assert "Exposure changes no AUROC of: constant, entropy, grad-l2, grad-l2:layer=conv1" in table.notes[0]
+    unexposed = [one for one in cells if one.record.protocol == "known-unknowns"]
+    assert "entropy" in {row.detector for row in table_of(unexposed, "known-unknowns").rows}, "nothing to refer to"
+
+
+def test_rows_are_ranked_by_the_mean_over_the_data_sets_and_group_means_are_means(cells):
+    for table in tables(cells):
+        (ranking,) = [i for i, column in enumerate(table.columns) if column.ranks]
+        means = [row.figures[ranking].value for row in table.rows]
         assert means == sorted(means, reverse=True)
-    row = row_of(table_of(records, "leave-one-out"), "entropy")
-    far = (float(row["patches"].split()[0]) + float(row["noise"].split()[0])) / 2
-    assert float(row["far mean"].split()[0]) == pytest.approx(far, abs=1e-4)
+        assert [row.rank for row in table.rows] == list(range(1, len(table.rows) + 1))
+        assert all(row.rank_low <= row.rank <= row.rank_high for row in table.rows)
+    row = row_of(table_of(cells, "unknown-unknowns"), "entropy")
+    assert row["far mean"].value == pytest.approx((row["patches"].value + row["noise"].value) / 2)
+    assert row["mean"].value == pytest.approx(sum(row[name].value for name in SETS) / 4)
 
 
-def test_detectors_with_several_parameters_are_told_apart(records):
-    labels = {row[0] for row in table_of(records, "known").rows}
-    assert {"grad-l2", "grad-l2:layer=conv1", "grad-all"} <= labels
+def test_a_guess_is_not_tied_with_the_best(cells):
+    table = table_of(cells, "unknown-unknowns")
+    by_name = {row.detector: row for row in table.rows}
+    assert not by_name["constant"].tied
+    assert by_name["constant"].rank_low > 1
+    assert {row.detector for row in table.rows if row.tied} & {"entropy", "grad-l2"}
 
 
-def without(records, protocol, detector, seed):
-    return [r for r in records if (r.protocol, r.detector.name, r.seed) != (protocol, detector, seed)]
+def test_detectors_with_several_parameters_are_told_apart(cells):
+    assert {"grad-l2", "grad-l2:layer=conv1", "grad-all"} <= {row.detector for row in table_of(cells, "known").rows}
 
 
-def test_nothing_is_averaged_over_missing_cells(records):
-    """A detector that lacks a seed stands below the complete ones, with a dash and without a figure."""
-    table = table_of(without(records, "unknown-unknowns", "grad-all", 1), "unknown-unknowns")
-    assert table.rows[-1][0] == "grad-all"
-    assert set(table.rows[-1][1:]) == {"—"}
+def test_on_boards_single_layers_stand_apart(board):
+    assert all("layer=" not in row.detector for table in board.tables for row in table.rows)
+    assert board.layers.layers == ("conv1", "all")
+    cell = next(one for one in board.layers.cells if (one.layer, one.dataset) == ("all", "noise"))
+    table = next(one for one in board.tables if one.protocol == "unknown-unknowns")
+    assert cell.value == pytest.approx(row_of(table, "grad-l2")["noise"].value, abs=1e-5)
 
 
-def test_a_missing_value_takes_its_group_mean_along(records):
-    changed = []
-    for record in records:
-        if record.protocol == "unknown-unknowns" and record.detector.name == "entropy":
-            results = [
-                r.model_copy(update={"metrics": r.metrics | {"auroc": Metric(value=None)}})
-                if r.dataset == "noise"
-                else r
-                for r in record.results
-            ]
-            changed.append(record.model_copy(update={"results": results}))
-        else:
-            changed.append(record)
-    row = row_of(table_of(changed, "unknown-unknowns"), "entropy")
-    assert row["noise"] == row["far mean"] == "—"
-    assert row["near mean"] != "—"
-
-
-def test_failed_and_skipped_cells_are_named(records):
-    failed = [
-        record.model_copy(update={"status": "failed", "error": "it raised | [x](y)", "results": []})
-        if record.detector.name == "constant" else record
-        for record in records
+def test_nothing_is_averaged_over_missing_cells(cells):
+    """A detector that lacks a seed stands below the complete ones, without rank and without a figure."""
+    lacking = [
+        one for one in cells
+        if (one.record.protocol, one.record.detector.name, one.record.seed) != ("unknown-unknowns", "grad-all", 1)
     ]  # fmt: skip
-    text = board(failed)
-    assert "constant, seed 0: failed: it raised \\| \\[x\\](y)" in text
-    assert table_of(failed, "known").rows[-1][1:] == ["—"] * 4
+    row = table_of(lacking, "unknown-unknowns").rows[-1]
+    assert (row.detector, row.rank, row.tied) == ("grad-all", None, False)
+    assert {figure.value for figure in row.figures} == {None}
+    text = markdown(boards(lacking))
+    assert text.index("*unranked: a figure is missing*") < text.index("| —", text.index("*unranked"))
 
 
-def test_a_table_of_failures_only_has_no_columns_of_figures(records):
-    failed = [r.model_copy(update={"status": "failed", "error": "no", "results": []}) for r in records]
+def test_a_missing_value_takes_its_means_along(cells):
+    def without_noise(record):
+        return [
+            result.model_copy(update={"metrics": result.metrics | {"auroc": Metric(value=None)}})
+            if result.dataset == "noise"
+            else result
+            for result in record.results
+        ]
+
+    lacking = [
+        Measured(one.record.model_copy(update={"results": without_noise(one.record)}), one.file, one.samples)
+        if (one.record.protocol, one.record.detector.name) == ("unknown-unknowns", "entropy")
+        else one
+        for one in cells
+    ]
+    row = row_of(table_of(lacking, "unknown-unknowns"), "entropy")
+    assert row["noise"].value is row["far mean"].value is row["mean"].value is None
+    assert row["near mean"].value is not None
+
+
+def test_failed_and_skipped_cells_are_named(cells):
+    failed = changed(
+        cells, lambda r: r.detector.name == "constant",
+        status="failed", error="it raised | [x](y)", results=[], scores=None,
+    )  # fmt: skip
+    assert "constant, seed 0: failed: it raised \\| \\[x\\](y)" in markdown(boards(failed))
+    assert table_of(failed, "known").rows[-1].rank is None
+
+
+def test_a_table_of_failures_only_has_no_columns_of_figures(cells):
+    failed = changed(cells, lambda r: True, status="failed", error="no", results=[], scores=None)
     table = table_of(failed, "known")
-    assert table.header == ["detector"]
+    assert table.columns == ()
     assert table.caption == "No cell has a result"
-    assert len(table.notes) == len([r for r in records if r.protocol == "known"])
+    assert len(table.notes) == len([one for one in cells if one.record.protocol == "known"])
+    for draw in FORMATS.values():
+        assert "failed" in draw(boards(failed)) or draw.__name__ in ("csv", "latex")
 
 
-def test_the_same_records_give_the_same_bytes_in_any_order(records):
-    assert board(records) == board(list(reversed(records)))
+@pytest.mark.parametrize("draw", FORMATS.values(), ids=[suffix[1:] for suffix in FORMATS])
+def test_the_same_records_give_the_same_bytes_in_any_order(cells, draw):
+    assert draw(boards(cells)) == draw(boards(list(reversed(cells))))
 
 
-def test_a_board_states_counts_hashes_seeds_and_accuracy(records):
-    text = board(records, "A remark.")
-    record = records[0]
+def test_a_board_is_stamped(board, cells):
+    text = markdown([board])
+    record = cells[0].record
     assert "A remark." in text
     assert f"`{record.datasets['digits-0-6 (train)'].sha256[:16]}`" in text
     assert f"{record.classifier.accuracy:.4f}" in text
-    assert "seeds 0, 1" in text
+    assert f"{len(cells)} records, seeds 0, 1." in text
+    assert "entropy (oodbench 0.1.0)" in text
+    assert f"`{board.digest[:16]}`" in text
     assert "subset" not in text, "the embedded suite uses what there is"
+    assert text.endswith("oodbench leaderboard build here\n```\n")
 
 
-def test_a_subset_of_the_official_data_is_called_one(records):
-    changed = []
-    for record in records:
+def test_the_digest_changes_with_any_word_of_a_record(board, cells):
+    other = changed(cells, lambda r: r.cell_id == cells[0].record.cell_id, threshold=0.123)
+    assert boards(other)[0].digest != board.digest
+
+
+def test_a_subset_of_the_official_data_is_called_one(cells):
+    def fewer(record):
         parts = {
             name: part.model_copy(update={"available": 10, "official": 20, "adapter": "mnist", "split": "test"})
             for name, part in record.datasets.items()
         }
-        changed.append(record.model_copy(update={"datasets": parts}))
-    assert "**Made on a subset of the data.** Found of the official samples: mnist (test): 10 of 20." in board(changed)
+        return record.model_copy(update={"datasets": parts})
+
+    text = markdown(boards([Measured(fewer(one.record), one.file, one.samples) for one in cells]))
+    assert "**Made on a subset of the data.** Found of the official samples: mnist (test): 10 of 20." in text
+
+
+def test_markdown_is_read_back_as_the_figures(board):
+    """As GitHub reads it: the cells of a table's lines."""
+    text = markdown([board])
+    table = next(one for one in board.tables if one.protocol == "unknown-unknowns")
+    lines = text.partition(table.title)[2].split("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert rows[0] == ["rank", "detector", *(column.name for column in table.columns), "ms / image"]
+    for row, drawn in zip(table.rows, rows[2:], strict=True):
+        assert drawn[1] == row.detector
+        for figure, cell in zip(row.figures, drawn[2:-1], strict=True):
+            bold = "**" if figure.tied else ""
+            assert cell.startswith(f"{bold}{figure.value:.4f}{bold} [{figure.low:.4f}, {figure.high:.4f}] ± ")
+
+
+def test_csv_has_every_figure(board):
+    rows = list(csv.DictReader(io.StringIO(FORMATS[".csv"]([board]))))
+    assert len(rows) == sum(len(table.rows) * len(table.columns) for table in board.tables)
+    first = next(r for r in rows if (r["protocol"], r["detector"], r["column"]) == ("known", "entropy", "AURC"))
+    assert 0 < float(first["ci_low"]) < float(first["value"]) < float(first["ci_high"]) < 1
+    assert first["digest"] == board.digest
+
+
+def test_json_holds_the_whole_board(board):
+    (read,) = json.loads(FORMATS[".json"]([board]))
+    assert type(board).model_validate(read) == board
+
+
+def test_latex_is_compiled_where_there_is_a_compiler_and_escaped_in_any_case(board, tmp_path):
+    hostile = board.model_copy(update={"tables": tuple(
+        table.model_copy(update={"rows": tuple(
+            row.model_copy(update={"detector": r"a_b&c%d$e#f{g}h~i^j\k"}) for row in table.rows
+        )}) for table in board.tables
+    )})  # fmt: skip
+    text = FORMATS[".tex"]([hostile])
+    assert r"a\_b\&c\%d\$e\#f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(board.tables)
+    assert all(line.count("&") == text_columns(text, line) for line in text.splitlines() if line.endswith(r"\\"))
+    if shutil.which("pdflatex"):
+        document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"
+        (tmp_path / "b.tex").write_text(document)
+        line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "b.tex"]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+
+def text_columns(text, line):
+    """How many separators the table of a line has, by its column specification; an escaped one is none."""
+    specification = text[: text.index(line)].rpartition(r"\begin{tabular}{")[2].partition("}")[0]
+    return len(specification) - 1 + line.count(r"\&")
+
+
+def command(*arguments, cwd=None):
+    line = [sys.executable, "-m", "oodbench", "leaderboard", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=os.environ, cwd=cwd, check=False)
 
 
 def test_limited_runs_never_reach_a_board(tmp_path):
     oodbench.run("digits", ["entropy"], ["known"], [0], limit=30, out=tmp_path)
-    command = [sys.executable, "-m", "oodbench", "leaderboard", "build", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    done = command("build", tmp_path)
     assert done.returncode == 2
     assert "runs with --limit" in done.stderr
 
 
-def test_the_command_line_writes_the_same_board(out, records, tmp_path):
-    command = [sys.executable, "-m", "oodbench", "leaderboard", "build", str(out), "-o", str(tmp_path / "b.md")]
-    assert subprocess.run(command, env=os.environ, check=False).returncode == 0
-    assert (tmp_path / "b.md").read_text(encoding="utf-8") == board(records)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A published board of few cells: its folder and its files."""
+    folder = tmp_path_factory.mktemp("small")
+    oodbench.run("digits", ["entropy", "random"], ["known", "unknown-unknowns"], [0], out=folder / "mine")
+    (folder / "mine" / "note.txt").write_text("A note.\n")
+    files = [argument for suffix in FORMATS for argument in ("-o", f"mine{suffix}")]
+    done = command("build", "mine", *files, cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    return folder
 
 
-def test_a_damaged_record_is_named(out, tmp_path):
-    (tmp_path / "records").mkdir()
-    kept = next((out / "records").glob("*.json"))
-    (tmp_path / "records" / "x.json").write_text(kept.read_text()[:-40])
-    with pytest.raises(UsageError, match=r"x\.json is no valid record"):
-        read_records([tmp_path])
-    with pytest.raises(MissingPrerequisiteError, match="no records"):
-        read_records([tmp_path / "other"])
+@pytest.fixture
+def published(small, tmp_path):
+    return shutil.copytree(small, tmp_path / "published")
 
 
-def test_tables_come_in_the_order_of_the_protocols_and_columns_in_that_of_the_suite(records):
-    for order in (records, list(reversed(records))):
+def test_a_board_says_how_it_is_made_and_that_makes_the_same_bytes(published):
+    text = (published / "mine.md").read_text()
+    assert "A note." in text
+    (line,) = [line for line in text.splitlines() if line.startswith("oodbench leaderboard build")]
+    assert line == "oodbench leaderboard build mine -o mine.md"
+    (published / "mine.md").unlink()
+    assert command(*line.split()[2:], cwd=published).returncode == 0
+    assert (published / "mine.md").read_text() == text
+    assert command("build", "mine", cwd=published).stdout == text.replace(" -o mine.md", "")
+
+
+def test_check_finds_all_boards_beside_the_records(published):
+    done = command("check", "mine", cwd=published)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"mine{suffix}: follows from its records." for suffix in FORMATS]
+    (published / "leaderboards").mkdir()
+    assert command("check", cwd=published).returncode == 3, "no folder of records in leaderboards/"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_check_names_a_board_that_was_changed(published, suffix):
+    file = published / f"mine{suffix}"
+    file.write_text(file.read_text().replace("entropy", "entropi", 1))
+    done = command("check", "mine", cwd=published)
+    assert done.returncode == 1
+    assert f"mine{suffix}: differs from its records: line " in done.stdout
+    assert done.stdout.count("follows from its records") == len(FORMATS) - 1
+
+
+def test_check_names_a_record_that_was_changed(published):
+    file = sorted((published / "mine" / "records").glob("*.json"))[0]
+    record = json.loads(file.read_text())
+    name, metric = next(iter(record["results"][0]["metrics"].items()))
+    metric["value"] = metric["value"] - 0.01
+    file.write_text(json.dumps(record))
+    done = command("check", "mine", cwd=published)
+    assert done.returncode == 1
+    assert f"left out: {file.relative_to(published)}: " in done.stderr
+    assert f"{name}.value is" in done.stderr
+
+
+def test_check_notices_a_record_that_is_gone(published):
+    sorted((published / "mine" / "records").glob("*.json"))[0].unlink()
+    assert command("check", "mine", cwd=published).returncode == 1
+
+
+def test_records_of_others_merge_and_faulty_ones_are_named_and_left_out(published, tmp_path):
+    oodbench.run("digits", ["energy", "entropy"], ["known", "unknown-unknowns"], [0], out=tmp_path / "theirs")
+    shutil.copytree(tmp_path / "theirs", published / "theirs")
+    done = command("build", "mine", "theirs", "--format", "json", cwd=published)
+    assert done.returncode == 0, "equal cells of both are the same"
+    (read,) = json.loads(done.stdout)
+    assert {row["detector"] for row in read["tables"][0]["rows"]} == {"entropy", "random", "energy"}
+    file = next(
+        file for file in (published / "theirs" / "records").glob("*.json")
+        if json.loads(file.read_text())["detector"]["name"] == "energy"
+    )  # fmt: skip
+    file.write_text("{}")
+    done = command("build", "mine", "theirs", "--format", "json", cwd=published)
+    assert done.returncode == 1
+    assert f"left out: {file.relative_to(published)}: it is no valid record" in done.stderr
+    assert json.loads(done.stdout)[0]["records"] == 5
+
+
+def test_records_of_other_samples_are_named_and_left_out(published):
+    """The same suite on other data of one's own: no table may hold both."""
+    oodbench.run("digits", ["energy"], ["known"], [0], out=published / "theirs")
+    from oodbench.records.record import Record, identity
+
+    (file,) = (published / "theirs" / "records").glob("*.json")
+    record = Record.model_validate_json(file.read_text())
+    parts = record.datasets | {
+        "digits-0-6 (meta)": record.datasets["digits-0-6 (meta)"].model_copy(update={"sha256": "0" * 64})
+    }
+    other = record.model_copy(update={"datasets": parts})
+    other = other.model_copy(update={"cell_id": identity(other)})
+    file.unlink()
+    file = file.with_name(f"{other.cell_id}.json")
+    file.write_text(other.model_dump_json())
+    done = command("build", "mine", "theirs", cwd=published)
+    assert done.returncode == 1
+    assert f"{file.name}: it is of other samples of digits-0-6 (meta) than mine" in done.stderr
+    assert "energy" not in done.stdout
+
+
+def test_the_suffix_says_the_format(tmp_path):
+    done = command("build", tmp_path, "-o", tmp_path / "b.docx")
+    assert done.returncode == 2
+    assert "suffix '.docx'; expected one of: .md, .html, .csv, .tex, .json" in done.stderr
+
+
+def test_tables_come_in_the_order_of_the_protocols_and_columns_in_that_of_the_suite(cells):
+    for order in (cells, list(reversed(cells))):
         found = tables(order)
-        assert [t.title for t in found] == ["known", "unknown-unknowns", "known-unknowns", "leave-one-out"]
+        assert [t.protocol for t in found] == ["known", "unknown-unknowns", "known-unknowns", "leave-one-out"]
         for table in found[1:]:
-            columns = [name for name in table.header if name in ("digits-7-9", "rendered-letters", "patches", "noise")]
-            assert columns == ["digits-7-9", "rendered-letters", "patches", "noise"]
+            assert [column.name for column in table.columns][:4] == SETS
 
 
-def test_two_records_of_one_cell_under_other_conditions_are_refused(records):
-    twin = records[0].model_copy(update={"cell_id": "0" * 16})
-    with pytest.raises(UsageError, match=f"{records[0].cell_id} and 0{{16}} are both of"):
-        board([*records, twin])
+def test_two_records_of_one_cell_under_other_conditions_are_refused(cells):
+    twin = Measured(cells[0].record.model_copy(update={"cell_id": "0" * 16}), cells[0].file, cells[0].samples)
+    with pytest.raises(UsageError, match=f"{cells[0].record.cell_id} and 0{{16}} are both of|0{{16}} and .* both of"):
+        boards([*cells, twin])

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import oodbench
 from oodbench.errors import LeakError, MissingPrerequisiteError, OodbenchError, UsageError
 from oodbench.records.record import Record
-from oodbench.records.store import read_records
+from oodbench.records.verification import read_measured
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,13 @@ def scores_of(folder, record):
     return pq.read_table(Path(folder) / record.scores.path).to_pydict()
 
 
+def records_in(folder):
+    """The records of a folder, all of which follow from their scores."""
+    measured, rejected = read_measured([folder])
+    assert not rejected
+    return [one.record for one in measured]
+
+
 def test_every_cell_has_a_record(records):
     assert {record.status for record in records} == {"ok"}
     cells = {(record.protocol, tuple(record.exposed)) for record in records}
@@ -38,7 +45,7 @@ def test_every_cell_has_a_record(records):
 
 
 def test_records_on_disk_are_those_returned(records, out):
-    assert sorted(read_records([out]), key=lambda r: r.cell_id) == sorted(records, key=lambda r: r.cell_id)
+    assert sorted(records_in(out), key=lambda r: r.cell_id) == sorted(records, key=lambda r: r.cell_id)
 
 
 def test_the_json_schema_beside_the_record_is_current():
@@ -72,15 +79,48 @@ def test_whoever_has_the_scores_can_recompute_the_metrics(records, out):
             assert value["failure_meta_accuracy"] == pytest.approx(sum(rates) / 2)
 
 
-def test_known_has_the_failure_target_only_and_no_interval_is_guessed(records):
+def test_known_has_the_failure_target_only_and_every_metric_has_an_interval(records):
     for record in records:
         for result in record.results:
-            assert all(metric.ci_low is None and metric.ci_high is None for metric in result.metrics.values())
+            assert all(metric.ci_low <= metric.value <= metric.ci_high for metric in result.metrics.values())
             if record.protocol == "known":
-                assert all(name.startswith("failure_") for name in result.metrics)
+                others = {name for name in result.metrics if not name.startswith("failure_")}
+                assert others == {"aurc", "augrc"} | ({"ece"} if record.detector.name == "grad-combo" else set())
                 assert result.role == "known"
             else:
                 assert len(result.metrics) == 12
+
+
+def test_a_meta_classifier_says_how_likely_an_error_is(records, out):
+    """Its calibration error is that of the log-odds in the file of scores, and it is far below that of a guess."""
+    (record,) = [r for r in records if (r.protocol, r.detector.name) == ("known", "grad-combo")]
+    table = {key: np.array(column) for key, column in scores_of(out, record).items()}
+    known = table["label"] >= 0
+    wrong = (table["label"] != table["prediction"])[known]
+    probability = 1 / (1 + np.exp(-table["score"][known]))
+    bins = np.minimum((15 * probability).astype(int), 14)
+    errors = [abs(wrong[bins == b].mean() - probability[bins == b].mean()) * (bins == b).sum() for b in np.unique(bins)]
+    assert record.results[0].metrics["ece"].value == pytest.approx(sum(errors) / len(wrong), abs=1e-6)
+    assert record.results[0].metrics["ece"].value < 0.1
+    assert probability.mean() == pytest.approx(wrong.mean(), abs=0.08)
+
+
+def test_what_a_detector_costs_is_what_its_evidence_costs(records):
+    cost = {r.detector.name: r.timing.evidence_ms_per_sample for r in records if r.protocol == "known"}
+    assert 0 < cost["entropy"] < cost["grad-skewness"]
+    assert cost["grad-skewness"] == cost["grad-combo"]
+
+
+def test_records_of_equal_scores_share_a_file(records, out):
+    files = {}
+    for record in records:
+        files.setdefault(record.detector.name, set()).add(record.scores.path)
+    assert {name: len(paths) for name, paths in files.items()} == {
+        "entropy": 1, "grad-skewness": 1, "random": 1, "grad-combo": 1 + 5 + 4
+    }  # fmt: skip
+    assert {f"scores/{file.name}" for file in (out / "scores").iterdir()} == {
+        p for paths in files.values() for p in paths
+    }
 
 
 def test_the_classifier_makes_mistakes_to_learn_from(records):
@@ -261,7 +301,7 @@ def test_a_broken_detector_fails_alone_and_says_why(plugin_file, tmp_path, name,
     assert [record.status for record in found] == ["failed", "ok"]
     assert sentence in found[0].error
     assert found[0].results == []
-    assert {record.status for record in read_records([tmp_path])} == {"failed", "ok"}
+    assert {record.status for record in records_in(tmp_path)} == {"failed", "ok"}
 
 
 def test_a_detector_that_works_in_place_changes_nobody_elses_evidence(plugin_file, tmp_path):
@@ -361,7 +401,7 @@ def test_what_was_finished_is_kept_when_the_disk_is_full(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert [record.cell_id for record in read_records([tmp_path])] == [finished[0].cell_id]
+    assert [record.cell_id for record in records_in(tmp_path)] == [finished[0].cell_id]
     assert not list(tmp_path.rglob("*.tmp"))
 
 

@@ -19,7 +19,9 @@ VERBS = {
     "list": "List the plugins of a kind.",
     "info": "Say what a plugin is; of a data set, draw a contact sheet.",
     "data": "Say which data sets of a suite are there, and get them.",
-    "leaderboard": "Render boards from records.",
+    "leaderboard": "Make boards from records, and check them.",
+    "compare": "Compare two detectors on the same samples.",
+    "plot": "Draw ROC curves, scores, layers or the exposed × tested matrix.",
     "bench": "Measure what evidence costs on this machine.",
 }
 

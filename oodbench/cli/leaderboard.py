@@ -1,41 +1,179 @@
 """``oodbench leaderboard``."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from oodbench.leaderboard.board import Board
 
-@click.group(name="leaderboard", short_help="Render boards from records.")
+PUBLISHED = Path("leaderboards")
+RESULTS = Path("oodbench-results")
+NOTE = "note.txt"
+
+
+@click.group(name="leaderboard", short_help="Make boards from records, and check them.")
 def command() -> None:
-    """Render boards from records."""
+    """Make boards from records, and check them."""
+
+
+def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]..."),
+        click.option(
+            "-o",
+            "--out",
+            "files",
+            multiple=True,
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="File of a board, as .md, .html, .csv, .tex or .json; may be given several times.",
+        ),
+        click.option(
+            "--note", default=None, help=f"A remark for the head of the board. Default: what {NOTE} in DIR says."
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @command.command()
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
+@_shared
 @click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.md",
-    help="File of the board. Default: stdout.",
+    "--format",
+    "shown",
+    type=click.Choice(["md", "html", "csv", "tex", "json"]),
+    default="md",
+    show_default=True,
+    help="What is printed without --out.",
 )
-@click.option("--note", default="", help="A remark for the head of the board.")  # fmt: skip
-def build(folders: tuple[Path, ...], out: Path | None, note: str) -> None:
-    """Render a markdown board from the records in results folders (default: oodbench-results)."""
-    from oodbench.atomic import write_output
-    from oodbench.errors import UsageError
-    from oodbench.leaderboard.markdown import board
-    from oodbench.records.store import read_records
+def build(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, shown: str) -> int:
+    """Make boards from the records in results folders (default: oodbench-results).
 
-    records = read_records(folders or (Path("oodbench-results"),))
-    whole = [record for record in records if record.suite.limit is None]
-    if len(whole) < len(records):
-        click.echo(f"{len(records) - len(whole)} records of runs with --limit are left out.", err=True)
-    if not whole:
-        raise UsageError("all records are of runs with --limit, which no board may hold; run without it.")
-    text = board(whole, note)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        write_output(out, "--out", lambda path: Path(path).write_text(text, encoding="utf-8"))
-        click.echo(f"{out}: {len(whole)} records.", err=True)
+    Every metric and interval is computed again from the scores; a record that does not follow from them is named and
+    left out, with exit status 1.
+    """
+    from oodbench.atomic import write_output
+    from oodbench.leaderboard.drawing.formats import FORMATS, format_of
+
+    draws = [format_of(file) for file in files]
+    chosen = folders or (RESULTS,)
+    boards, complaints = _boards(chosen, note)
+    if not files:
+        click.echo(FORMATS[f".{shown}"](_with_command(boards, chosen, note, None)), nl=False)
+    for file, draw in zip(files, draws, strict=True):
+        text = draw(_with_command(boards, chosen, note, file))
+        write_output(file, "--out", lambda path, text=text: Path(path).write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        click.echo(f"{file}: {sum(board.records for board in boards)} records.", err=True)
+    return 1 if complaints else 0
+
+
+@command.command()
+@_shared
+def check(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None) -> int:
+    """Say whether published boards follow from their records, and these from their scores.
+
+    Without DIR, every folder of records in leaderboards/ is checked; without --out, the boards beside it that have its
+    name. Exit status 1 if anything differs.
+    """
+    from oodbench.errors import MissingPrerequisiteError
+
+    groups = [folders] if folders and files else [(folder,) for folder in folders or _published()]
+    if not groups:
+        raise MissingPrerequisiteError(f"there is no folder with records in {PUBLISHED}; name one.")
+    return max([_check(group, files or _beside(group[0]), note) for group in groups])
+
+
+def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None) -> int:
+    from oodbench.errors import MissingPrerequisiteError
+    from oodbench.leaderboard.drawing.formats import format_of
+
+    named = ", ".join(str(folder) for folder in folders)
+    if not files:
+        raise MissingPrerequisiteError(f"there is no board of {named}; expected one beside it, or name it by --out.")
+    draws = [format_of(file) for file in files]
+    boards, complaints = _boards(folders, note)
+    different = 0
+    for file, draw in zip(files, draws, strict=True):
+        try:
+            published = file.read_text(encoding="utf-8")
+        except OSError as cause:
+            raise MissingPrerequisiteError(f"the board {file} cannot be read: {cause.strerror}.") from cause
+        difference = _first_difference(published, draw(_with_command(boards, folders, note, file)))
+        different += difference is not None
+        click.echo(f"{file}: {difference or 'follows from its records'}.")
+    return 1 if different or complaints else 0
+
+
+def _boards(folders: tuple[Path, ...], note: str | None) -> "tuple[list[Board], int]":
+    """The boards, and the number of records that were left out for a fault, each of which is named."""
+    from oodbench.cli.terminal import progress
+    from oodbench.errors import UsageError
+    from oodbench.leaderboard.assembly import boards
+    from oodbench.leaderboard.merging import merged
+    from oodbench.records.verification import read_measured
+    from oodbench.threads import single_threaded
+
+    with progress() as track, single_threaded():
+        measured, rejected = read_measured(folders, track)
+        kept, left_out = merged([one for one in measured if one.record.suite.limit is None])
+        for one in (*rejected, *left_out):
+            click.echo(f"left out: {one}", err=True)
+        limited = sum(one.record.suite.limit is not None for one in measured)
+        if limited:
+            click.echo(f"{limited} records of runs with --limit are left out.", err=True)
+        if not kept:
+            raise UsageError(
+                "no record can stand on a board: " + (
+                    "all are of runs with --limit, which no board may hold; run without it."
+                    if limited and not rejected
+                    else f"{len(rejected)} were left out for the faults named above."
+                )
+            )  # fmt: skip
+        return boards(kept, _note(folders, note)), len(rejected) + len(left_out)
+
+
+def _with_command(boards: "list[Board]", folders: Sequence[Path], note: str | None, file: Path | None) -> "list[Board]":
+    """The boards with the command that makes just this file."""
+    parts = ["oodbench leaderboard build", *(quote(str(folder)) for folder in folders)]
+    if note is not None:
+        parts.append(f"--note {quote(note)}")
+    if file is not None:
+        parts.append(f"-o {quote(str(file))}")
+    return [board.model_copy(update={"command": " ".join(parts)}) for board in boards]
+
+
+def _note(folders: Sequence[Path], note: str | None) -> str:
+    if note is not None:
+        return note
+    notes = [folder / NOTE for folder in folders]
+    return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in notes if file.is_file())
+
+
+def _published() -> list[Path]:
+    return sorted(folder.parent for folder in PUBLISHED.glob("*/records"))
+
+
+def _beside(folder: Path) -> list[Path]:
+    from oodbench.leaderboard.drawing.formats import FORMATS
+
+    # Not with_suffix: a folder may have a dot in its name.
+    files = [folder.parent / f"{folder.name}{suffix}" for suffix in FORMATS]
+    return [file for file in files if file.is_file()]
+
+
+def _first_difference(published: str, expected: str) -> str | None:
+    """Where a board differs from what its records give; None if it does not."""
+    if published == expected:
+        return None
+    lines, wanted = published.splitlines(), expected.splitlines()
+    for number, (line, other) in enumerate(zip(lines, wanted, strict=False), start=1):
+        if line != other:
+            at = next((i for i, (a, b) in enumerate(zip(line, other, strict=False)) if a != b), 0)
+            around = slice(max(0, at - 20), at + 40)
+            return f"differs from its records: line {number} has {line[around]!r}, and they give {other[around]!r}"
+    return f"differs from its records: it has {len(lines)} lines, and they give {len(wanted)}"

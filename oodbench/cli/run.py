@@ -65,7 +65,7 @@ import click
     help="At most N samples of each split that is fitted or tested on; for trying out, never for a board.",
 )
 @click.option("--skip-missing", is_flag=True, help="Go on without unknown sets that are not there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON instead of tables.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print records and claims as JSON.")  # fmt: skip
 def command(
     detectors: tuple[str, ...],
     suite: str,
@@ -85,7 +85,9 @@ def command(
     Results go to stdout, progress and messages to stderr. Every cell is kept as a record in --out.
     """
     from oodbench.benchmark import run
-    from oodbench.cli.terminal import print_tables, progress
+    from oodbench.cli.terminal import print_results, progress
+    from oodbench.comparison.claims import claims
+    from oodbench.records.verification import with_scores
 
     pairs = dict(_pair(text) for text in replacements)
     # What a plugin prints is no result.
@@ -104,10 +106,15 @@ def command(
             skip_missing=skip_missing,
             track=track,
         )
+    cells = with_scores(out, records)
     if as_json:
-        click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+        answer = {
+            "records": [record.model_dump(mode="json") for record in records],
+            "claims": [claim.model_dump(mode="json") for claim in claims(cells)],
+        }
+        click.echo(json.dumps(answer, indent=1))
     else:
-        print_tables(records)
+        print_results(cells)
     failed = sum(record.status == "failed" for record in records)
     skipped = sum(record.status == "skipped" for record in records)
     click.echo(

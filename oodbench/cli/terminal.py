@@ -10,9 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from oodbench.comparison.claims import Claim, claims
+from oodbench.leaderboard.board import Figure, Row
+from oodbench.leaderboard.board import Table as BoardTable
+from oodbench.leaderboard.drawing import wording
 from oodbench.leaderboard.tables import suites_of, tables
 from oodbench.progress import Track
-from oodbench.records.record import Record
+from oodbench.records.verification import Measured
 
 T = TypeVar("T")
 
@@ -37,14 +41,42 @@ def progress() -> Iterator[Track]:
         yield track
 
 
-def print_tables(records: Sequence[Record]) -> None:
-    """One table for each protocol."""
-    console = _stdout()
-    for (name, version), of_suite in suites_of(records).items():
+def print_results(cells: Sequence[Measured]) -> None:
+    """One table for each protocol, and what the records say of the paper's claims."""
+    console = stdout()
+    for (name, version), of_suite in suites_of(cells).items():
         for table in tables(of_suite):
-            print_table(console, table.header, table.rows, f"{name} {version}: {table.title}", table.caption)
+            if table.rows:
+                title = f"{name} {version}: {table.protocol}"
+                print_table(
+                    console, _header(table), [_row(row, table) for row in table.rows], title, f"{table.caption}."
+                )
             for note in table.notes:
                 console.print(Text(f"  {note}"), soft_wrap=True)
+        found = claims(of_suite)
+        if found:
+            rows = [[str(one.number), one.text, one.outcome, _signed(one)] for one in found]
+            print_table(console, ["", "claim", "outcome", "figure"], rows, f"{name} {version}: the paper's claims")
+
+
+def _header(table: BoardTable) -> list[str]:
+    exposed = ["exposed to"] if wording.shows_exposure(table) else []
+    return ["rank", "detector", *exposed, *(column.name for column in table.columns), "ms / image"]
+
+
+def _row(row: Row, table: BoardTable) -> list[str]:
+    exposed = [wording.exposure(row, table)] if wording.shows_exposure(table) else []
+    return [wording.rank(row), row.detector, *exposed, *(_figure(one) for one in row.figures), wording.cost(row)]
+
+
+def _figure(one: Figure) -> str:
+    """The figure with its spread over seeds, and below it its interval."""
+    first = " ".join(part for part in (wording.value(one), wording.spread(one)) if part)
+    return f"{first}{' *' if one.exposed else ''}\n{wording.interval(one)}".rstrip()
+
+
+def _signed(one: Claim) -> str:
+    return f"{one.figure:+.4f}\n[{one.low:+.4f}, {one.high:+.4f}]"
 
 
 def print_table(
@@ -59,11 +91,6 @@ def print_table(
     console.print(drawn)
 
 
-def _stdout() -> Console:
-    """As wide as it takes where nobody looks at it: a file or a pipe gets whole lines."""
-    return Console() if sys.stdout.isatty() else Console(width=220)
-
-
 def stdout() -> Console:
-    """The console that results are printed to."""
-    return _stdout()
+    """The console that results are printed to: where nobody looks, in a file or a pipe, as wide as it takes."""
+    return Console() if sys.stdout.isatty() else Console(width=220)

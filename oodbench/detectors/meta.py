@@ -24,12 +24,16 @@ class LogisticMeta(ABC):
 
     Inputs go through a signed logarithm (gradient metrics are heavy-tailed) and are standardised; constant ones are
     dropped; classes are weighted by their frequency; the strength of the regularisation is chosen by the AUROC in
-    cross-validation. All of that inside the fitting split only.
+    cross-validation. All of that inside the fitting split only. The weights of the classes are taken out of the score
+    again, so that it is the log-odds at the fitting split's own frequency of errors (King, Zeng 2001, §4.1).
     """
+
+    log_odds = True
 
     def __init__(self) -> None:
         self.learnt: dict[str, float] = {}
         self._model: Any = None
+        self._prior = 0.0
 
     @abstractmethod
     def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
@@ -37,6 +41,8 @@ class LogisticMeta(ABC):
 
     def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
         """Learn from wrong or unknown (1) and right (0) samples."""
+        import numpy as np
+
         target = evidence.wrong(labels).numpy()
         fewest = int(min(target.sum(), (~target).sum()))
         if fewest < 2:
@@ -45,13 +51,14 @@ class LogisticMeta(ABC):
                 "the fitting split are wrong or unknown"
             )
         self._model = _pipeline(folds=min(FOLDS, fewest)).fit(self.inputs(evidence), target)
+        self._prior = float(np.log(target.sum() / (~target).sum()))
         self.learnt = {"C": float(self._model[-1].C_)}
 
     def score(self, evidence: "Evidence") -> "Tensor":
         """Log-odds of being wrong or unknown."""
         import torch
 
-        return torch.from_numpy(self._model.decision_function(self.inputs(evidence)))
+        return torch.from_numpy(self._model.decision_function(self.inputs(evidence)) + self._prior).float()
 
 
 def _pipeline(folds: int) -> Any:  # noqa: ANN401
@@ -87,7 +94,7 @@ def _entropy(evidence: "Evidence") -> "NDArray[np.float64]":
     return values
 
 
-@detector("entropy-meta")
+@detector("entropy-meta", needs="logits")
 class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy alone: the entropy thresholding of Oberdiek, Rottmann, Gottschalk 2018."""
 
@@ -96,7 +103,7 @@ class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
         return _entropy(evidence)
 
 
-@detector("grad-all")
+@detector("grad-all", needs="gradients")
 class grad_all(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on all gradient metrics, over all weights and of every layer."""
 
@@ -105,7 +112,7 @@ class grad_all(LogisticMeta):  # noqa: N801 - the name of the plugin
         return _gradients(evidence)
 
 
-@detector("grad-combo")
+@detector("grad-combo", needs=("logits", "gradients"))
 class grad_combo(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy and all gradient metrics, over all weights and of every layer."""
 

@@ -60,7 +60,7 @@ class DetectorPlugin:
     Attributes:
         name: The name that users type.
         target: The function or class.
-        needs: The parts of the evidence that a function takes; empty for a class.
+        needs: The parts of the evidence that a function takes, or that a class says it works on.
     """
 
     name: str
@@ -101,7 +101,8 @@ def detector(name: str, *, needs: str | Sequence[str] = ()) -> Callable[[Callabl
 
     Args:
         name: The name that users type.
-        needs: Of a function: one or several of ``logits``, ``features``, ``gradients``, ``confounding``.
+        needs: One or several of ``logits``, ``features``, ``gradients``, ``confounding``. A class gets all evidence
+            whatever it says; its cost is counted by what it says, and by all parts if it says nothing.
 
     Raises:
         UsageError: ``needs`` names nothing that there is, or the class is no detector.

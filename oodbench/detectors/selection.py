@@ -53,14 +53,17 @@ def choose(wanted: Sequence[str | DetectorPlugin]) -> list[Chosen]:
         for name in registry.matching("detectors", pattern):
             try:
                 candidate = _load(name, given)
+                parameters = candidate.parameters(seed=0)
             except OodbenchError as error:
                 if name == pattern:
                     raise
-                # Who asked for all that there are did not ask for this one.
+                # Who asked for all that there are, or for all that have a parameter, did not ask for this one.
                 logger.warning("left out: %s", error)
                 continue
-            key = json.dumps([name, to_jsonable_python(candidate.parameters(seed=0))], sort_keys=True)
+            key = json.dumps([name, to_jsonable_python(parameters)], sort_keys=True)
             chosen.setdefault(key, candidate)
+    if wanted and not chosen:
+        raise UsageError(f"no detector of {', '.join(map(str, wanted))} is left.")
     return list(chosen.values())
 
 

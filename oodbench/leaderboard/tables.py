@@ -1,249 +1,263 @@
-"""Records to tables of text, one for each protocol; nothing here knows how a table is drawn."""
+"""Records with their scores to the tables of a suite, one for each protocol."""
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import mean, stdev
 
-from oodbench.errors import UsageError
-from oodbench.records.record import Record, Result
+from oodbench.comparison.entrants import (
+    Entrant,
+    Positions,
+    detector_identity,
+    detector_labels,
+    entrants,
+    estimate,
+)
+from oodbench.comparison.estimates import Estimate
+from oodbench.comparison.ranking import Rank, ranks, tied_with_best
+from oodbench.leaderboard.board import Column, Figure, Row, Table
+from oodbench.leaderboard.merging import refuse_conflicts
+from oodbench.records.record import Record
+from oodbench.records.verification import Measured
 
 PROTOCOLS = ("known", "unknown-unknowns", "known-unknowns", "leave-one-out")
 """Those that have a place in the order of tables; others follow by name."""
+UNEXPOSED = "unknown-unknowns"
 PRIMARY = "auroc"
-KNOWN_COLUMNS = {
-    "failure AUROC": "failure_auroc",
-    "failure AUPR": "failure_aupr_unknown",
-    "failure FPR95 (wrong positive)": "failure_fpr95_unknown_positive",
-    "meta accuracy": "failure_meta_accuracy",
+FAILURE_PRIMARY = "failure_auroc"
+KNOWN_COLUMNS = (
+    Column(name="failure AUROC", metric=FAILURE_PRIMARY, datasets=(), ranks=True),
+    Column(name="failure AUPR", metric="failure_aupr_unknown", datasets=()),
+    Column(name="failure FPR95 (wrong positive)", metric="failure_fpr95_unknown_positive", datasets=(), ascending=True),
+    Column(name="meta accuracy", metric="failure_meta_accuracy", datasets=()),
+    Column(name="AURC", metric="aurc", datasets=(), ascending=True),
+    Column(name="AUGRC", metric="augrc", datasets=(), ascending=True),
+    Column(name="ECE", metric="ece", datasets=(), ascending=True),
+)
+TITLES = {
+    "known": "Known samples: wrong against right predictions",
+    "unknown-unknowns": "Unknown unknowns: detectors that saw known samples only",
+    "known-unknowns": "Known unknowns: detectors that saw other samples of some unknown sets",
+    "leave-one-out": "Leave one out: detectors that saw all unknown sets but the one they are tested on",
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        title: The protocol.
-        caption: What the figures are.
-        header: Names of the columns.
-        rows: The best detector first; below them those that lack a figure, with a dash for it.
-        notes: One sentence for each cell that failed or was skipped.
-    """
-
-    title: str
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table: the mean of a metric over some data sets. Rows are ranked by the columns that rank."""
-
-    name: str
-    metric: str
-    datasets: tuple[str, ...]
-    ranks: bool = False
-
-
-@dataclass(frozen=True)
-class _Row:
-    label: tuple[str, ...]
-    exposed: frozenset[str]
-    by_seed: dict[int, dict[str, Result]]
-
-
-def suites_of(records: Iterable[Record]) -> dict[tuple[str, int], list[Record]]:
+def suites_of(records: Iterable[Measured]) -> dict[tuple[str, int], list[Measured]]:
     """Records by suite and version, which no table may mix."""
-    grouped: dict[tuple[str, int], list[Record]] = {}
-    for record in records:
-        grouped.setdefault((record.suite.name, record.suite.version), []).append(record)
+    grouped: dict[tuple[str, int], list[Measured]] = {}
+    for measured in records:
+        suite = measured.record.suite
+        grouped.setdefault((suite.name, suite.version), []).append(measured)
     return dict(sorted(grouped.items()))
 
 
-def tables(records: Sequence[Record]) -> list[Table]:
-    """The tables of one suite, one for each protocol.
+def tables(cells: Sequence[Measured]) -> list[Table]:
+    """The tables of one suite, one for each protocol; the same cells in any order give the same tables.
 
     Raises:
         UsageError: Two records are of the same cell under different conditions.
     """
-    labels = _labels(records)
-    _refuse_conflicts(records, labels)
-    # The order of the suite file, as the record that tested most sets has it.
-    most = max(records, key=lambda record: len(record.results))
-    datasets = dict.fromkeys(result.dataset for record in (most, *records) for result in record.results)
-    protocols = sorted({record.protocol for record in records}, key=lambda name: (_place(name), name))
+    ordered = sorted(cells, key=lambda one: (one.record.protocol, one.record.cell_id))
+    labels = detector_labels(measured.record for measured in ordered)
+    refuse_conflicts(ordered)
+    by_protocol: dict[str, list[Measured]] = {}
+    for measured in ordered:
+        by_protocol.setdefault(measured.record.protocol, []).append(measured)
+    datasets = datasets_of(ordered)
+    unmoved = _unmoved(ordered, labels) if UNEXPOSED in by_protocol else set()
+    positions = Positions(ordered)
     return [
-        _table(protocol, [record for record in records if record.protocol == protocol], labels, list(datasets))
-        for protocol in protocols
+        _table(protocol, by_protocol[protocol], labels, datasets, unmoved, positions)
+        for protocol in sorted(by_protocol, key=lambda name: (_place(name), name))
     ]
+
+
+def datasets_of(cells: Sequence[Measured]) -> list[str]:
+    """All data sets with results, in the order of the suite file, as the record that tested most sets has it."""
+    most = max(cells, key=lambda one: len(one.record.results))
+    return list(dict.fromkeys(result.dataset for one in (most, *cells) for result in one.record.results))
 
 
 def _place(protocol: str) -> int:
     return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
 
 
-def _refuse_conflicts(records: Sequence[Record], labels: dict[str, str]) -> None:
-    """No figure may silently come from one of two records that differ in their data, weights or versions."""
-    seen: dict[tuple[str, str, tuple[str, ...], int], str] = {}
-    for record in records:
-        cell = (record.protocol, labels[_identity(record)], tuple(record.exposed), record.seed)
-        other = seen.setdefault(cell, record.cell_id)
-        if other != record.cell_id:
-            raise UsageError(
-                f"the records {other} and {record.cell_id} are both of {cell[1]} under {cell[0]}, seed {cell[3]}, with "
-                "other data, weights or versions; keep runs that differ in folders of their own."
-            )
+def _unmoved(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
+    """Detectors that no exposure changes: whatever they saw, each AUROC is the same."""
+    aurocs: dict[tuple[str, int, str], set[tuple[float | None, ...]]] = {}
+    exposures: dict[str, set[tuple[str, ...]]] = {}
+    failed = set()
+    for record in (measured.record for measured in cells):
+        label = labels[detector_identity(record)]
+        exposures.setdefault(label, set()).add(tuple(record.exposed))
+        if record.status != "ok":
+            failed.add(label)
+        for result in record.results:
+            values = tuple(result.metrics[name].value for name in (PRIMARY, FAILURE_PRIMARY) if name in result.metrics)
+            aurocs.setdefault((label, record.seed, result.dataset), set()).add(values)
+    moved = {label for (label, _, _), found in aurocs.items() if len(found) > 1}
+    return {label for label, seen in exposures.items() if len(seen) > 1} - moved - failed
 
 
-def _table(protocol: str, records: list[Record], labels: dict[str, str], datasets: list[str]) -> Table:
-    finished = [record for record in records if record.status == "ok"]
-    seeds = sorted({record.seed for record in records})
-    present = {result.dataset for record in finished for result in record.results}
+def _table(
+    protocol: str,
+    cells: list[Measured],
+    labels: dict[str, str],
+    datasets: list[str],
+    unmoved: set[str],
+    positions: Positions,
+) -> Table:
+    seeds = sorted({measured.record.seed for measured in cells})
+    finished = [measured for measured in cells if measured.record.status == "ok"]
+    present = {result.dataset for measured in finished for result in measured.record.results}
     tested = [name for name in datasets if name in present]
-    roles = {result.role for record in finished for result in record.results}
     columns = _columns(finished, tested)
     # Exposing a detector to one set after the other makes a matrix; otherwise a detector has one row.
-    per_exposure = any(
-        len({tuple(record.exposed) for record in finished if _covers(record, name)}) > 1 for name in tested
+    by_exposure = any(
+        len({tuple(one.record.exposed) for one in finished if _covers(one.record, name)}) > 1 for name in tested
     )
-    rows = _rows(records, labels, tested, per_exposure=per_exposure)
-    if per_exposure:
-        rows = _collapsed(rows, columns)
-    ranked = sorted(rows, key=lambda row: _rank(row, columns, seeds))
-    spread = f", mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f", seed {seeds[0]}"
-    figures = "Wrong against right predictions" if roles == {"known"} else "AUROC, unknown against known"
-    caption = figures + spread if finished else "No cell has a result"
-    if per_exposure:
-        caption += "; * marks sets that the detector was exposed to (other samples of them)"
+    exposes = any(measured.record.exposed for measured in cells)
+    everyone = entrants(cells, labels, by_exposure=by_exposure)
+    left_out = sorted({one.detector for one in everyone} & unmoved) if exposes else []
+    rows = _rows([one for one in everyone if one.detector not in left_out], columns, seeds, positions)
+    notes = [f"Exposure changes no AUROC of: {', '.join(left_out)}; see {UNEXPOSED}."] if left_out else []
     return Table(
-        protocol,
-        caption,
-        ["detector", *(["exposed to"] if per_exposure else []), *(column.name for column in columns)],
-        [[*row.label, *(_text(row, column, seeds, mark=per_exposure) for column in columns)] for row in ranked],
-        _notes(records, labels),
+        protocol=protocol,
+        title=TITLES.get(protocol, protocol),
+        caption=_caption(finished, seeds),
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=tuple(notes + _failures([measured.record for measured in cells], labels)),
     )
 
 
-def _columns(finished: list[Record], tested: list[str]) -> list[_Column]:
+def _caption(finished: list[Measured], seeds: list[int]) -> str:
     if not finished:
+        return "No cell has a result"
+    roles = {result.role for measured in finished for result in measured.record.results}
+    what = "Wrong against right predictions" if roles == {"known"} else "AUROC, unknown against known"
+    listed = ", ".join(str(seed) for seed in seeds)
+    return f"{what}; {'mean over seeds' if len(seeds) > 1 else 'seed'} {listed}"
+
+
+def _columns(finished: list[Measured], tested: list[str]) -> list[Column]:
+    results = [result for measured in finished for result in measured.record.results]
+    if not results:
         return []
-    roles = {result.role for record in finished for result in record.results}
-    return _known_columns(tested) if roles == {"known"} else _unknown_columns(finished, tested)
-
-
-def _known_columns(tested: list[str]) -> list[_Column]:
-    return [
-        _Column(name, metric, tuple(tested), ranks=metric == f"failure_{PRIMARY}")
-        for name, metric in KNOWN_COLUMNS.items()
-    ]
-
-
-def _unknown_columns(records: list[Record], tested: list[str]) -> list[_Column]:
-    groups = {result.dataset: result.group for record in records for result in record.results}
-    means = {f"{group} mean": tuple(name for name in tested if groups[name] == group) for group in ("near", "far")}
-    return [
-        *(_Column(name, PRIMARY, (name,), ranks=True) for name in tested),
-        *(_Column(name, PRIMARY, members) for name, members in means.items() if members),
-        _Column("failure AUROC mean", f"failure_{PRIMARY}", tuple(tested)),
-    ]
-
-
-def _value(column: _Column, results: dict[str, Result]) -> float | None:
-    """Mean over data sets; None if one of them is missing: an average over what happens to be there is no figure."""
-    values = [results[name].metrics[column.metric].value if name in results else None for name in column.datasets]
-    present = [value for value in values if value is not None]
-    return mean(present) if present and len(present) == len(values) else None
-
-
-def _rows(records: list[Record], labels: dict[str, str], tested: list[str], *, per_exposure: bool) -> list[_Row]:
-    rows: dict[tuple[str, ...], _Row] = {}
-    for record in records:
-        detector, exposed = labels[_identity(record)], frozenset(record.exposed) if per_exposure else frozenset()
-        everything = len(exposed) > 1 and exposed == set(tested)
-        label = (
-            (detector, "all" if everything else " + ".join(record.exposed) or "nothing")
-            if per_exposure
-            else (detector,)
-        )
-        row = rows.setdefault(label, _Row(label, exposed, {}))
-        row.by_seed.setdefault(record.seed, {}).update({result.dataset: result for result in record.results})
-    return list(rows.values())
-
-
-def _collapsed(rows: list[_Row], columns: list[_Column]) -> list[_Row]:
-    """One row for a detector that exposure does not change."""
-    by_detector: dict[str, list[_Row]] = {}
-    for row in rows:
-        by_detector.setdefault(row.label[0], []).append(row)
-    kept: list[_Row] = []
-    for detector, same in by_detector.items():
-        figures = [
-            {seed: [_value(column, results) for column in columns] for seed, results in row.by_seed.items()}
-            for row in same
+    if all(result.role == "known" for result in results):
+        available = {name for result in results for name in result.metrics}
+        return [
+            column.model_copy(update={"datasets": tuple(tested)})
+            for column in KNOWN_COLUMNS
+            if column.metric in available
         ]
-        if len(same) > 1 and all(figure == figures[0] for figure in figures) and any(same[0].by_seed.values()):
-            kept.append(_Row((detector, "(no effect)"), frozenset(), same[0].by_seed))
-        else:
-            kept += same
-    return kept
+    groups = {result.dataset: result.group for result in results}
+    columns = [Column(name=name, metric=PRIMARY, datasets=(name,), group=groups[name]) for name in tested]
+    if len(tested) > 1:
+        for group in ("near", "far"):
+            members = tuple(name for name in tested if groups[name] == group)
+            if members:
+                columns.append(Column(name=f"{group} mean", metric=PRIMARY, datasets=members, group=group))
+    return [
+        *columns,
+        Column(name="mean", metric=PRIMARY, datasets=tuple(tested), ranks=True),
+        Column(name="failure AUROC mean", metric=FAILURE_PRIMARY, datasets=tuple(tested)),
+    ]
 
 
-def _rank(row: _Row, columns: list[_Column], seeds: list[int]) -> tuple[bool, float, tuple[str, ...]]:
-    """Complete rows first, then by the columns that rank, then by name."""
-    values = [_over_seeds(row, column, seeds) for column in columns if column.ranks]
-    complete = all(values)
-    return (not complete, -mean(mean(seen) for seen in values) if complete and values else 0.0, row.label)
+def _rows(everyone: list[Entrant], columns: list[Column], seeds: list[int], positions: Positions) -> list[Row]:
+    """Complete rows by rank, then the others by name."""
+    everyone = sorted(everyone, key=lambda one: (one.detector, one.exposed))
+    by_column = [_figures(everyone, column, seeds, positions) for column in columns]
+    ranking = next((i for i, column in enumerate(columns) if column.ranks), None)
+    places: dict[int, Rank] = {}
+    if ranking is not None:
+        complete = [i for i, one in enumerate(by_column[ranking]) if one.value is not None]
+        estimates = [_estimate(everyone[i], columns[ranking], seeds, positions) for i in complete]
+        found = ranks([one for one in estimates if one is not None])
+        places = dict(zip(complete, found, strict=True))
+    rows = []
+    for index, entrant in enumerate(everyone):
+        rank = places.get(index)
+        rows.append(
+            Row(
+                detector=entrant.detector,
+                exposed=entrant.exposed,
+                rank=rank.place if rank else None,
+                rank_low=rank.low if rank else None,
+                rank_high=rank.high if rank else None,
+                tied=bool(rank and rank.tied),
+                cost_ms=_cost(entrant),
+                figures=tuple(figures[index] for figures in by_column),
+            )
+        )
+    return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
 
 
-def _over_seeds(row: _Row, column: _Column, seeds: list[int]) -> list[float]:
-    """The column's value for each seed; nothing at all if one is missing."""
-    values = [_value(column, row.by_seed.get(seed, {})) for seed in seeds]
+def _estimate(entrant: Entrant, column: Column, seeds: list[int], positions: Positions) -> Estimate | None:
+    return estimate(entrant, column.metric, column.datasets, seeds, positions)
+
+
+def _figures(everyone: list[Entrant], column: Column, seeds: list[int], positions: Positions) -> list[Figure]:
+    """One column."""
+    if not column.metric.endswith((PRIMARY, "meta_accuracy")):
+        return [_from_records(entrant, column, seeds) for entrant in everyone]
+    estimates = [_estimate(entrant, column, seeds, positions) for entrant in everyone]
+    tied = iter(tied_with_best([one for one in estimates if one is not None]))
+    return [
+        Figure(value=None)
+        if one is None
+        else Figure(
+            value=one.value,
+            low=one.interval.low,
+            high=one.interval.high,
+            spread=one.spread,
+            tied=next(tied),
+            exposed=len(column.datasets) == 1 and column.datasets[0] in entrant.exposed,
+        )
+        for entrant, one in zip(everyone, estimates, strict=True)
+    ]
+
+
+def _from_records(entrant: Entrant, column: Column, seeds: list[int]) -> Figure:
+    """A metric of one data set whose influences are not known.
+
+    The interval of the mean over seeds goes from the mean of the lower ends to that of the upper ends: all seeds have
+    the same test samples, and their errors add up at most.
+    """
+    (dataset,) = column.datasets
+    values = [entrant.value(column.metric, dataset, seed) for seed in seeds]
+    ends = [entrant.ends(column.metric, dataset, seed) for seed in seeds]
     present = [value for value in values if value is not None]
-    return present if len(present) == len(seeds) else []
+    inside = [pair for pair in ends if pair is not None]
+    if len(present) < len(seeds) or len(inside) < len(seeds):
+        return Figure(value=None)
+    return Figure(
+        value=mean(present),
+        low=mean(low for low, _ in inside),
+        high=mean(high for _, high in inside),
+        spread=stdev(present) if len(present) > 1 else None,
+    )
 
 
-def _text(row: _Row, column: _Column, seeds: list[int], *, mark: bool) -> str:
-    values = _over_seeds(row, column, seeds)
-    if not values:
-        return "—"
-    text = f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
-    return f"{text} *" if mark and column.name in row.exposed else text
+def _cost(entrant: Entrant) -> float | None:
+    """Evidence and scoring, mean over the cells."""
+    timings = [one.record.timing for of_seed in entrant.cells.values() for one in of_seed.values()]
+    known = [
+        timing.evidence_ms_per_sample + timing.score_ms_per_sample
+        for timing in timings
+        if timing is not None and timing.evidence_ms_per_sample is not None
+    ]
+    return mean(known) if known else None
 
 
 def _covers(record: Record, name: str) -> bool:
     return any(result.dataset == name for result in record.results)
 
 
-def _notes(records: list[Record], labels: dict[str, str]) -> list[str]:
+def _failures(records: list[Record], labels: dict[str, str]) -> list[str]:
     return [
-        f"{labels[_identity(record)]}, seed {record.seed}"
+        f"{labels[detector_identity(record)]}, seed {record.seed}"
         + (f", exposed to {' + '.join(record.exposed)}" if record.exposed else "")
         + f": {record.status}: {record.error}"
-        for record in records
+        for record in sorted(records, key=lambda one: (one.detector.name, one.exposed, one.seed))
         if record.status != "ok"
     ]
-
-
-def _identity(record: Record) -> str:
-    """A detector with its parameters, but for a seed that is the run's own."""
-    params = {key: value for key, value in record.detector.params.items() if (key, value) != ("seed", record.seed)}
-    return json.dumps([record.detector.name, params], sort_keys=True)
-
-
-def _labels(records: Iterable[Record]) -> dict[str, str]:
-    """Names of detectors; with parameters where one occurs with several."""
-    by_name: dict[str, set[str]] = {}
-    for record in records:
-        by_name.setdefault(record.detector.name, set()).add(_identity(record))
-    labels: dict[str, str] = {}
-    for name, identities in by_name.items():
-        every = [json.loads(identity)[1] for identity in identities]
-        varying = [key for key in every[0] if len({json.dumps(params.get(key)) for params in every}) > 1]
-        for identity in identities:
-            params = json.loads(identity)[1]
-            shown = ",".join(f"{key}={params.get(key)}" for key in varying if params.get(key) is not None)
-            labels[identity] = f"{name}:{shown}" if shown else name
-    return labels

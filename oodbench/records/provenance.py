@@ -13,10 +13,15 @@ from oodbench.records.record import Provenance
 PACKAGES = ("oodbench", "torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
 
-def provenance() -> Provenance:
-    """Versions, commit, platform, and the time that it is now."""
+def provenance(engine: str) -> Provenance:
+    """Versions, commit, platform, and the time that it is now.
+
+    Args:
+        engine: What decides the last bits of gradient metrics.
+    """
     return Provenance(
         versions=_versions(),
+        engine=engine,
         git=_git(),
         platform=platform.platform(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,5 +1,7 @@
 """The record of one cell; ``record.v1.schema.json`` beside this file is its JSON schema."""
 
+import hashlib
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -36,7 +38,7 @@ class ClassifierPart(_Part):
 
 
 class Metric(_Part):
-    """A metric and its 95 % interval; the value is None where a class is missing, the interval until it is known."""
+    """A metric and its 95 % interval; None where a class is missing."""
 
     value: float | None
     ci_low: float | None = None
@@ -71,10 +73,14 @@ class DatasetPart(_Part):
     source: str
     available: int
     official: int | None = None
+    group: Literal["near", "far", "-"] = "-"
 
 
 class ScoresPart(_Part):
-    """The parquet file of per-sample scores, relative to the results folder."""
+    """The parquet file of per-sample scores, relative to the results folder.
+
+    It is named by its content and may hold test sets that only other records need.
+    """
 
     path: str
     sha256: str
@@ -82,16 +88,18 @@ class ScoresPart(_Part):
 
 
 class Timing(_Part):
-    """Seconds of fitting, and milliseconds of scoring for each sample; the evidence is not part of them."""
+    """Seconds of fitting, milliseconds of scoring for each sample, and of the evidence that the detector works on."""
 
     fit_s: float
     score_ms_per_sample: float
+    evidence_ms_per_sample: float | None = None
 
 
 class Provenance(_Part):
-    """What the cell was run with."""
+    """What the cell was run with; ``engine`` is that of the gradient metrics."""
 
     versions: dict[str, str]
+    engine: str = ""
     git: str | None
     platform: str
     created: str
@@ -120,3 +128,19 @@ class Record(_Part):
     scores: ScoresPart | None = None
     timing: Timing | None = None
     provenance: Provenance
+
+
+def identity(record: Record) -> str:
+    """The ``cell_id``: a hash over everything that can change a score, as the record itself has it."""
+    known = {
+        "suite": record.suite.model_dump(),
+        "protocol": record.protocol,
+        "exposed": record.exposed,
+        "seed": record.seed,
+        "detector": record.detector.model_dump(exclude={"learnt"}),
+        "weights": record.classifier.weights_sha256,
+        "datasets": {name: (part.sha256, part.group) for name, part in record.datasets.items()},
+        "engine": record.provenance.engine,
+        "oodbench": record.provenance.versions["oodbench"],
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""``oodbench plot``."""
+
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+KINDS = ("roc", "scores", "layers", "matrix")
+SUFFIXES = (".pdf", ".png", ".svg")
+SHOWN = 6
+
+
+@click.command(name="plot", short_help="Draw ROC curves, scores, layers or the exposed × tested matrix.")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
+@click.option(
+    "-o",
+    "--out",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="File of the plot, as .pdf, .png or .svg.",
+)
+@click.option(
+    "-d",
+    "--detector",
+    "detectors",
+    multiple=True,
+    metavar="NAME",
+    help=f"Detectors, as tables name them. Default: the first {SHOWN}.",
+)
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Unknown sets. Default: all.")
+def command(
+    kind: str, folders: tuple[Path, ...], file: Path, detectors: tuple[str, ...], datasets: tuple[str, ...]
+) -> int:
+    """Draw a plot for a paper from the records in results folders (default: oodbench-results).
+
+    Exit status 1 if a record had to be left out.
+    """
+    from oodbench.atomic import write_output
+    from oodbench.cli.terminal import progress
+    from oodbench.errors import MissingPrerequisiteError, UsageError
+    from oodbench.leaderboard.assembly import boards
+    from oodbench.records.verification import read_measured
+
+    if file.suffix not in SUFFIXES:
+        raise UsageError(f"the plot {file} has the suffix {file.suffix!r}; expected one of: {', '.join(SUFFIXES)}.")
+    try:
+        drawing = import_module(f"oodbench.plots.{kind}")
+        style = import_module("oodbench.plots.style")
+    except ModuleNotFoundError as cause:
+        raise MissingPrerequisiteError(
+            f"plots need {cause.name}; install it with `pip install 'oodbench[plots]'`."
+        ) from cause
+    with progress() as track:
+        measured, rejected = read_measured(folders or (Path("oodbench-results"),), track, recompute=False)
+    for fault in rejected:
+        click.echo(f"left out: {fault}", err=True)
+    made = boards(measured)
+    if len(made) != 1:
+        raise UsageError(f"the records are of {len(made)} suites or versions; a plot is of one.")
+    (board,) = made
+    there = list(dict.fromkeys(curve.dataset for curve in board.curves))
+    ranked = [row.detector for table in board.tables if table.protocol == _ranking(kind) for row in table.rows]
+    names = list(dict.fromkeys(ranked))
+    _refuse_strange("--detector", detectors, names)
+    _refuse_strange("--dataset", datasets, there)
+    if not there:
+        raise UsageError("no record is under unknown-unknowns, which the plots are of.")
+    draw = partial(getattr(drawing, kind), board, detectors or names[:SHOWN], datasets or there)
+    write_output(file, "--out", lambda path: style.save(draw, path, file.suffix[1:]))
+    return 1 if rejected else 0
+
+
+def _ranking(kind: str) -> str:
+    return "known-unknowns" if kind == "matrix" else "unknown-unknowns"
+
+
+def _refuse_strange(option: str, given: tuple[str, ...], there: list[str]) -> None:
+    from oodbench.errors import UsageError
+
+    strange = [name for name in given if name not in there]
+    if strange:
+        raise UsageError(f"{option} {strange[0]}: there is none; expected some of: {', '.join(there) or 'nothing'}.")

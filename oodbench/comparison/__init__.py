@@ -1,0 +1,1 @@
+"""Comparison: how sure a figure, a difference or a rank is, from records and their scores."""

@@ -1,0 +1,57 @@
+"""Which detectors are tied with the best, and between which ranks each of them may stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from oodbench.comparison.estimates import Estimate, difference, holm
+from oodbench.evaluation.interval import LEVEL
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A place among detectors, 1 being the best.
+
+    Attributes:
+        place: By the estimates.
+        low: Best place that the data leave possible.
+        high: Worst place that they leave possible.
+        tied: Whether it is one of several that cannot be separated from the first.
+    """
+
+    place: int
+    low: int
+    high: int
+    tied: bool
+
+
+def ranks(estimates: Sequence[Estimate]) -> list[Rank]:
+    """The rank of each estimate with an interval, larger being better.
+
+    All pairs are tested with Holm's adjustment. A detector stands no better than behind all that are better for sure
+    and no worse than before all that are worse for sure: simultaneous confidence intervals of the ranks (Mogstad,
+    Romano, Shaikh, Wilhelm 2024, Review of Economic Studies 91).
+    """
+    order = sorted(range(len(estimates)), key=lambda i: -estimates[i].value)
+    place = {index: position + 1 for position, index in enumerate(order)}
+    pairs = list(combinations(order, 2))
+    adjusted = holm([difference(estimates[better], estimates[worse]).p for better, worse in pairs])
+    apart = {pair for pair, p in zip(pairs, adjusted, strict=True) if p < 1 - LEVEL}
+    found = []
+    for index in range(len(estimates)):
+        better = sum(worse == index for _, worse in apart)
+        worse = sum(first == index for first, _ in apart)
+        with_first = (order[0], index) not in apart if index != order[0] else worse < len(estimates) - 1
+        found.append(Rank(place[index], 1 + better, len(estimates) - worse, with_first))
+    return found
+
+
+def tied_with_best(estimates: Sequence[Estimate]) -> list[bool]:
+    """Whether each estimate cannot be separated from the largest one, by Holm's adjustment over these comparisons."""
+    if not estimates:
+        return []
+    best = max(range(len(estimates)), key=lambda i: estimates[i].value)
+    others = [index for index in range(len(estimates)) if index != best]
+    adjusted = holm([difference(estimates[best], estimates[index]).p for index in others])
+    apart = {index for index, p in zip(others, adjusted, strict=True) if p < 1 - LEVEL}
+    return [index not in apart for index in range(len(estimates))]

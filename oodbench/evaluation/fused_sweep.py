@@ -1,0 +1,85 @@
+"""The sweep of ``oodbench.evaluation.sweep`` as a numba kernel of the extra ``fast``: one read of each count."""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+def sweep(
+    of_positives: NDArray[np.uint8],
+    of_negatives: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    truth: NDArray[np.bool_],
+    ends: NDArray[np.int64],
+    lanes: slice,
+) -> NDArray[np.float64]:
+    """The metrics of some resamples; see there."""
+    sums = np.zeros((5, lanes.stop - lanes.start))
+    _sweep(of_positives, of_negatives, rows, truth, ends, lanes.start, sums)
+    m, n = len(of_positives), len(of_negatives)
+    sums /= np.array([m, n, n, m, m + n], dtype=np.float64)[:, None]
+    sums[4] = 1 - sums[4]
+    return sums
+
+
+# So many groups are summed in float32 before they are added in float64.
+_BLOCK = 64
+_REORDER = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@njit(nogil=True, error_model="numpy", fastmath=_REORDER)
+def _sweep(
+    of_positives: NDArray[np.uint8],
+    of_negatives: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    truth: NDArray[np.bool_],
+    ends: NDArray[np.int64],
+    offset: int,
+    sums: NDArray[np.float64],
+) -> None:
+    width = sums.shape[1]
+    one, nothing = np.float32(1), np.float32(0)
+    m, n = np.float32(of_positives.shape[0]), np.float32(of_negatives.shape[0])
+    needed_positives = np.float32((95 * of_positives.shape[0] + 99) // 100)
+    needed_negatives = np.float32((95 * of_negatives.shape[0] + 99) // 100)
+    tp, fp = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    p, q = np.zeros(width, np.float32), np.zeros(width, np.float32)
+    partial = np.zeros((5, width), np.float32)
+    start = 0
+    for group in range(ends.size):
+        end = ends[group]
+        p[:] = 0
+        q[:] = 0
+        positives = 0
+        for i in range(start, end):
+            if truth[i]:
+                positives += 1
+                drawn = of_positives[rows[i], offset : offset + width]
+                for b in range(width):
+                    p[b] += np.float32(drawn[b])
+            else:
+                drawn = of_negatives[rows[i], offset : offset + width]
+                for b in range(width):
+                    q[b] += np.float32(drawn[b])
+        negatives = end - start - positives
+        start = end
+        for b in range(width):
+            below = n - fp[b]
+            drawn_below = below + m - tp[b]
+            precision = below / (drawn_below if drawn_below > nothing else one)
+            partial[1, b] += q[b] * precision
+            partial[4, b] += (p[b] + q[b]) * precision
+        if negatives:
+            for b in range(width):
+                partial[2, b] += q[b] if tp[b] < needed_positives else nothing
+                fp[b] += q[b]
+        if positives:
+            for b in range(width):
+                # `fp` holds this group already, and without it are fewer negatives below than with it.
+                partial[3, b] += p[b] if n - fp[b] < needed_negatives else nothing
+                tp[b] += p[b]
+                drawn_above = tp[b] + fp[b]
+                partial[0, b] += p[b] * tp[b] / (drawn_above if drawn_above > nothing else one)
+        if group % _BLOCK == _BLOCK - 1 or group == ends.size - 1:
+            sums += partial
+            partial[:] = 0

@@ -1,0 +1,75 @@
+"""What errors are left where a detector rejects the samples it scores highest, and whether stated risks are true.
+
+A sample is accepted if its score is at most a threshold; coverage is the share of accepted samples.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oodbench.evaluation.metrics import Scores, Target, cumulated
+
+
+def risk_coverage(scores: Scores, wrong: Target) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The risk–coverage curve (El-Yaniv, Wiener 2010; Geifman, El-Yaniv 2017).
+
+    Args:
+        scores: (N,), larger = more likely wrong.
+        wrong: (N,).
+
+    Returns:
+        Coverage and selective risk, the share of errors among the accepted samples, at each distinct score as threshold
+        from the smallest up, float64 (K,) each.
+    """
+    right, errors = cumulated(-scores, ~wrong)
+    accepted = right + errors
+    return accepted / len(scores), errors / accepted
+
+
+def aurc(scores: Scores, wrong: Target) -> float:
+    """Area under the risk–coverage curve: the mean over all samples of the selective risk at their own score.
+
+    Without ties that is the definition of Geifman, Uziel, El-Yaniv 2019 (ICLR). Tied samples have the risk of all of
+    them, so that their order does not matter. Peers lay trapezoids through the same points: FD-Shifts from coverage 0
+    with the first risk, torch-uncertainty from coverage 1/N, divided by 1 − 1/N, with ties in the order they come in.
+    Without ties both differ from this by terms of 1/N.
+
+    Args:
+        scores: (N,), larger = more likely wrong.
+        wrong: (N,).
+    """
+    coverage, risk = risk_coverage(scores, wrong)
+    return float((np.diff(coverage, prepend=0.0) * risk).sum())
+
+
+def augrc(scores: Scores, wrong: Target) -> float:
+    """Area under the generalised risk–coverage curve (Traub et al. 2024, arXiv 2407.01032).
+
+    The generalised risk is the share of samples that are accepted and wrong. Straight lines between distinct scores are
+    its expectation if tied samples are taken in random order, so that the area is (1 − AUROC)·a·(1 − a) + (1 − a)²/2
+    with the accuracy a and the failure AUROC, ties counting half. FD-Shifts, by the authors, has the same, times 1000;
+    torch-uncertainty leaves out coverages below 1/N and divides by 1 − 1/N, which the identity does not hold for.
+
+    Args:
+        scores: (N,), larger = more likely wrong.
+        wrong: (N,).
+    """
+    coverage, risk = risk_coverage(scores, wrong)
+    coverage, joint = np.append(0.0, coverage), np.append(0.0, coverage * risk)
+    return float((np.diff(coverage) * (joint[1:] + joint[:-1]) / 2).sum())
+
+
+def expected_calibration_error(probability: NDArray[np.floating], wrong: Target, bins: int = 15) -> float:
+    """Mean distance between the stated and the observed share of errors, in bins of equal width (Guo et al. 2017, §2).
+
+    A statement on an edge is in the bin above it, as in torchmetrics, in the paper in the one below; 1 is in the last
+    bin, as in the paper, where torchmetrics has a bin more.
+
+    Args:
+        probability: (N,), stated probability of being wrong, from 0 to 1.
+        wrong: (N,).
+        bins: Their number.
+    """
+    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    stated = np.bincount(place, weights=probability, minlength=bins)
+    observed = np.bincount(place, weights=wrong, minlength=bins)
+    return float(np.abs(stated - observed).sum() / len(wrong))

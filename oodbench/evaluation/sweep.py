@@ -1,0 +1,85 @@
+"""One sweep over sorted samples for the metrics of many resamples, with NumPy's operations."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+# So many samples of so many resamples fit a processor's second-level cache.
+_TILE = 256
+
+
+def sweep(
+    of_positives: NDArray[np.uint8],
+    of_negatives: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    truth: NDArray[np.bool_],
+    ends: NDArray[np.int64],
+    lanes: slice,
+) -> NDArray[np.float64]:
+    """The metrics of some resamples.
+
+    Args:
+        of_positives: How often each positive is drawn in each resample, (P, B).
+        of_negatives: The same of the negatives, (M, B).
+        rows: Of each sample, from the largest score down: its row in the counts of its class, (N,).
+        truth: Whether it is a positive, (N,).
+        ends: One past the last sample of each group of equal scores.
+        lanes: The resamples.
+
+    Returns:
+        float64 (5, B'), rows as in ``oodbench.evaluation.bootstrap.RESAMPLED``.
+    """
+    positives, negatives = np.ascontiguousarray(of_positives[:, lanes]), np.ascontiguousarray(of_negatives[:, lanes])
+    m, n = np.float32(len(positives)), np.float32(len(negatives))
+    needed_positives, needed_negatives = np.ceil(95 * len(positives) / 100), np.ceil(95 * len(negatives) / 100)
+    width = positives.shape[1]
+    tp, fp = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
+    sums = np.zeros((5, width))
+    for start, groups in _tiles(ends):
+        inside = slice(start, groups[-1])
+        starts = np.concatenate([[start], groups[:-1]]) - start
+        p = _of_groups(positives, rows[inside], truth[inside], starts)
+        q = _of_groups(negatives, rows[inside], ~truth[inside], starts)
+        above = np.cumsum(p, axis=0) + tp
+        wrongly = np.cumsum(q, axis=0) + fp
+        # From the smallest score up to and with this group.
+        below, missed = n - wrongly + q, m - above + p
+        precision = below / np.maximum(below + missed, 1)
+        sums[0] += _dot(p, above / np.maximum(above + wrongly, 1))
+        known = _dot(q, precision)
+        sums[1] += known
+        sums[2] += _dot(q, above - p < needed_positives)
+        sums[3] += _dot(p, below - q < needed_negatives)
+        sums[4] += known + _dot(p, precision)
+        tp, fp = above[-1], wrongly[-1]
+    averages: NDArray[np.float64] = sums / np.array([m, n, n, m, m + n])[:, None]
+    averages[4] = 1 - averages[4]
+    return averages
+
+
+def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Where a tile starts, and the ends of its groups."""
+    start = first = 0
+    while first < len(ends):
+        last = max(first + 1, int(np.searchsorted(ends, start + _TILE, "right")))
+        yield start, ends[first:last]
+        start, first = int(ends[last - 1]), last
+
+
+def _of_groups(
+    counts: NDArray[np.uint8], rows: NDArray[np.int64], members: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Sums over the members of each group, (G, B'); zero for a group without any."""
+    drawn = np.zeros((len(rows), counts.shape[1]), dtype=np.float32)
+    drawn[members] = counts[rows[members]]
+    if len(starts) == len(rows):
+        return drawn
+    sums: NDArray[np.float32] = np.add.reduceat(drawn, starts, axis=0)
+    return sums
+
+
+def _dot(weights: NDArray[np.float32], values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Σ over the groups of weight × value."""
+    sums: NDArray[np.float64] = np.einsum("gb,gb->b", weights, values, dtype=np.float64, casting="unsafe")
+    return sums

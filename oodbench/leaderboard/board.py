@@ -1,0 +1,223 @@
+"""A board as plain data: everything that is published, before anything is drawn."""
+
+from pydantic import BaseModel, ConfigDict
+
+from oodbench.comparison.claims import Claim
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Figure(_Part):
+    """A figure of a table.
+
+    Attributes:
+        value: Mean over the seeds; None if a seed or a data set is missing.
+        low: Lower end of the 95 % interval of the sampling error; None where there is no value.
+        high: Its upper end.
+        spread: Sample standard deviation over the seeds; None with one seed.
+        tied: Whether it cannot be separated from the best of its column.
+        exposed: Whether the detector saw other samples of the column's data set.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    spread: float | None = None
+    tied: bool = False
+    exposed: bool = False
+
+
+class Column(_Part):
+    """A column of a table: the mean of a metric over some data sets.
+
+    Attributes:
+        name: What it is called.
+        metric: The metric of the records.
+        datasets: The data sets.
+        group: ``near`` or ``far`` where all data sets are of that group, else ``-``.
+        ranks: Whether detectors are ranked by it.
+        ascending: Whether smaller is better.
+    """
+
+    name: str
+    metric: str
+    datasets: tuple[str, ...]
+    group: str = "-"
+    ranks: bool = False
+    ascending: bool = False
+
+
+class Row(_Part):
+    """A detector of a table.
+
+    Attributes:
+        detector: Its name, with parameters where one detector occurs with several.
+        exposed: Unknown sets it saw other samples of.
+        rank: Its place; None if a figure that ranks is missing.
+        rank_low: Best place that the data leave possible.
+        rank_high: Worst place that the data leave possible.
+        tied: Whether it cannot be separated from the first.
+        cost_ms: Milliseconds for each image, evidence and scoring, mean over the seeds.
+        figures: One for each column.
+    """
+
+    detector: str
+    exposed: tuple[str, ...] = ()
+    rank: int | None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    tied: bool = False
+    cost_ms: float | None
+    figures: tuple[Figure, ...]
+
+
+class Table(_Part):
+    """The detectors under one protocol, the best first, incomplete ones last.
+
+    Attributes:
+        protocol: The protocol.
+        title: Heading.
+        caption: What the figures are.
+        columns: The columns.
+        rows: The rows.
+        notes: Sentences: cells that failed or were skipped, detectors that exposure does not change.
+    """
+
+    protocol: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+class LayerCell(_Part):
+    """AUROC of one gradient metric of one layer on one unknown set, mean over the seeds; None if missing."""
+
+    metric: str
+    layer: str
+    dataset: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Layers(_Part):
+    """Which layer knows: every gradient metric of every layer; the layer ``all`` stands for all weights.
+
+    Figures are means over ``seeds``, those that every layer has.
+    """
+
+    metrics: tuple[str, ...]
+    layers: tuple[str, ...]
+    datasets: tuple[str, ...]
+    cells: tuple[LayerCell, ...]
+    seeds: tuple[int, ...] = ()
+
+
+class Curve(_Part):
+    """ROC curve and score distributions of one detector on one unknown set, unexposed.
+
+    Attributes:
+        detector: As in the table of ``unknown-unknowns``.
+        dataset: The unknown set.
+        fpr: False positive rates, the same grid for all curves.
+        tpr: True positive rates at them, mean over the seeds.
+        edges: Limits of the histogram's bins, as quantiles of the scores of the first seed.
+        right: Share of the rightly classified known samples in each bin.
+        wrong: Share of the wrongly classified known samples.
+        unknown: Share of the unknown samples.
+    """
+
+    detector: str
+    dataset: str
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    edges: tuple[float, ...]
+    right: tuple[float, ...]
+    wrong: tuple[float, ...]
+    unknown: tuple[float, ...]
+
+
+class RiskCurve(_Part):
+    """Risk-coverage curve of one detector on the known test split, mean over the seeds."""
+
+    detector: str
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+
+
+class DetectorStamp(_Part):
+    """A detector of the board: who provides it in which version."""
+
+    name: str
+    version: str
+    distribution: str
+
+
+class DatasetStamp(_Part):
+    """A split of the board: what was used of what was found, and the hash of its content."""
+
+    name: str
+    adapter: str
+    split: str
+    n: int
+    available: int
+    official: int | None
+    sha256: str
+    source: str
+
+
+class ClassifierStamp(_Part):
+    """The classifier of one seed."""
+
+    seed: int
+    name: str
+    accuracy: float
+    weights_sha256: str
+
+
+class Board(_Part):
+    """Everything that is published of one suite.
+
+    Attributes:
+        suite: Name of the suite.
+        version: Its version.
+        generator: Version of oodbench that made the board.
+        records: Number of records.
+        digest: SHA-256 over the records.
+        seeds: The seeds.
+        note: A remark of whoever publishes the board.
+        subset: A sentence if less than the official data was used, else empty.
+        claims: What the records say of the paper's claims.
+        tables: One for each protocol.
+        layers: Which layer knows; None without such records.
+        curves: ROC curves and distributions.
+        risks: Risk-coverage curves.
+        datasets: The data.
+        classifiers: The classifiers.
+        detectors: The detectors.
+        made_with: Versions of the packages that the cells were run with.
+        command: The command that makes the board again.
+    """
+
+    suite: str
+    version: int
+    generator: str
+    records: int
+    digest: str
+    seeds: tuple[int, ...]
+    note: str
+    subset: str
+    claims: tuple[Claim, ...]
+    tables: tuple[Table, ...]
+    layers: Layers | None
+    curves: tuple[Curve, ...]
+    risks: tuple[RiskCurve, ...]
+    datasets: tuple[DatasetStamp, ...]
+    classifiers: tuple[ClassifierStamp, ...]
+    detectors: tuple[DetectorStamp, ...]
+    made_with: tuple[str, ...]
+    command: str

@@ -1,0 +1,37 @@
+"""Boards as CSV: one line for each figure of each table."""
+
+import csv as writer
+import io
+from collections.abc import Sequence
+
+from oodbench.leaderboard.board import Board
+
+HEADER = (
+    "suite", "version", "seeds", "protocol", "detector", "exposed", "rank", "rank_low", "rank_high", "tied_with_first",
+    "cost_ms", "column", "metric", "datasets", "value", "ci_low", "ci_high", "spread_over_seeds", "tied_with_best",
+    "digest", "generator",
+)  # fmt: skip
+
+
+def csv(boards: Sequence[Board]) -> str:
+    """All tables of all boards as figures, with six digits; lists are joined by ``+``."""
+    text = io.StringIO()
+    table = writer.writer(text, lineterminator="\n")
+    table.writerow(HEADER)
+    table.writerows(_lines(boards))
+    return text.getvalue()
+
+
+def _lines(boards: Sequence[Board]) -> list[list[object]]:
+    return [
+        [
+            board.suite, board.version, "+".join(map(str, board.seeds)), of_protocol.protocol, row.detector,
+            "+".join(row.exposed), row.rank, row.rank_low, row.rank_high, row.tied, row.cost_ms, column.name,
+            column.metric, "+".join(column.datasets), figure.value, figure.low, figure.high, figure.spread, figure.tied,
+            board.digest, board.generator,
+        ]
+        for board in boards
+        for of_protocol in board.tables
+        for row in of_protocol.rows
+        for column, figure in zip(of_protocol.columns, row.figures, strict=True)
+    ]  # fmt: skip

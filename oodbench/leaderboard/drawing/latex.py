@@ -1,0 +1,70 @@
+"""Boards as LaTeX tables for papers; they need the package ``booktabs``."""
+
+from collections.abc import Sequence
+
+from oodbench.leaderboard.board import Board, Figure, Row, Table
+from oodbench.leaderboard.drawing import wording
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "—": "---", "–": "--", "≈": r"$\approx$", "±": r"$\pm$",
+    "×": r"$\times$", "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def latex(boards: Sequence[Board]) -> str:
+    """One ``table*`` for each table with rows, and the command that makes them again as a comment."""
+    return "\n".join(_board(board) for board in boards)
+
+
+def _board(board: Board) -> str:
+    stamp = (
+        f"{board.suite}, version {board.version}; {board.records} records, seeds {', '.join(map(str, board.seeds))}; "
+        f"oodbench {board.generator}; SHA-256 of the records {board.digest}"
+    )
+    drawn = [_table(table, board) for table in board.tables if table.rows]
+    lines = [f"% {_one_line(stamp)}", *drawn, f"% Made again by: {_one_line(board.command)}" if board.command else ""]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _table(table: Table, board: Board) -> str:
+    exposes = wording.shows_exposure(table)
+    names = ["rank", "detector", *(["exposed to"] if exposes else []), *(column.name for column in table.columns)]
+    complete = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is not None]
+    others = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is None]
+    reading = wording.READING.format(bold="Bold", star="*")
+    caption = f"{board.suite} {board.version}, {table.title}. {table.caption}. {reading}"
+    return "\n".join([
+        r"\begin{table*}",
+        r"\centering\footnotesize",
+        rf"\caption{{{_escaped(caption)}}}",
+        rf"\begin{{tabular}}{{rl{'l' if exposes else ''}{'c' * len(table.columns)}}}",
+        r"\toprule",
+        f"{' & '.join(_escaped(name) for name in names)} \\\\",
+        r"\midrule",
+        *complete,
+        *([r"\midrule", *others] if others else []),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ])  # fmt: skip
+
+
+def _row(row: Row, table: Table, *, exposes: bool) -> str:
+    label = [wording.rank(row), row.detector, *([wording.exposure(row, table)] if exposes else [])]
+    return f"{' & '.join([*(_escaped(text) for text in label), *(_figure(one) for one in row.figures)])} \\\\"
+
+
+def _figure(one: Figure) -> str:
+    value = rf"\textbf{{{wording.value(one)}}}" if one.tied else _escaped(wording.value(one))
+    rest = [_escaped(part) for part in (wording.interval(one), wording.spread(one)) if part]
+    # Braces, since a bracket after the end of a line would be read as its option.
+    return "{" + " ".join([value, *rest]) + (r"\,*" if one.exposed else "") + "}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(SPECIAL.get(character, character) for character in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

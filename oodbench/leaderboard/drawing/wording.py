@@ -1,0 +1,68 @@
+"""The words that every drawing of a board shares."""
+
+from oodbench.leaderboard.board import Figure, Row, Table
+
+MISSING = "—"
+DIGITS, SMALL_DIGITS, SMALL = 4, 6, 0.01
+READING = (
+    "Larger scores mean more likely wrong or unknown; unknown (or wrong) is the positive class. A figure is the mean "
+    "over the seeds, with the 95 % interval of the sampling error in brackets and, after ±, the standard deviation "
+    "over the seeds of the classifier's training: two kinds of error, shown apart. Ranks follow the mean AUROC over "
+    "the unknown sets, and the failure AUROC where there are none; in parentheses is the 95 % interval of the rank "
+    "over both kinds of error. {bold} figures cannot be separated from the best of their column (AUROC and meta "
+    "accuracy only), and detectors with ≈ not from the first. {star} marks sets of which the detector saw other "
+    "samples. A detector that lacks a figure stands unranked below the others."
+)
+"""How to read a table: ``bold`` says how figures are marked, ``star`` is the mark of exposure."""
+
+
+def shows_exposure(table: Table) -> bool:
+    """Whether the table has rows for several exposures."""
+    return any(row.exposed for row in table.rows)
+
+
+def exposure(row: Row, table: Table) -> str:
+    """What a row was exposed to, in a word where it is everything."""
+    single = {column.datasets[0] for column in table.columns if len(column.datasets) == 1}
+    if len(row.exposed) > 1 and set(row.exposed) == single:
+        return "all"
+    return " + ".join(row.exposed) or "(no effect)"
+
+
+def rank(row: Row) -> str:
+    """``3 (2–5)``, with ≈ where the first is not better for sure."""
+    if row.rank is None:
+        return MISSING
+    interval = f" ({row.rank_low}–{row.rank_high})" if row.rank_low != row.rank_high else ""
+    return f"{row.rank}{interval}{' ≈' if row.tied else ''}"
+
+
+def figure(one: Figure) -> str:
+    """``0.8948 [0.8871, 0.9020] ± 0.0026``, and * where the detector saw other samples of the set."""
+    return " ".join(part for part in (value(one), interval(one), spread(one)) if part) + (" *" if one.exposed else "")
+
+
+def digits(one: Figure) -> int:
+    """Decimals: four, and six where the figure would have hardly a digit left."""
+    return SMALL_DIGITS if one.value is not None and 0 < one.value < SMALL else DIGITS
+
+
+def value(one: Figure) -> str:
+    """The figure alone."""
+    return MISSING if one.value is None else f"{one.value:.{digits(one)}f}"
+
+
+def interval(one: Figure) -> str:
+    """Its interval alone; empty where there is none."""
+    places = digits(one)
+    return "" if one.low is None or one.high is None else f"[{one.low:.{places}f}, {one.high:.{places}f}]"
+
+
+def spread(one: Figure) -> str:
+    """Its spread over seeds alone; empty with one seed."""
+    return "" if one.spread is None else f"± {one.spread:.{digits(one)}f}"
+
+
+def cost(row: Row) -> str:
+    """Milliseconds for each image, two digits."""
+    return MISSING if row.cost_ms is None else f"{row.cost_ms:.2g}"

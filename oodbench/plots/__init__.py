@@ -1,0 +1,1 @@
+"""Plots of a board for papers, by matplotlib (extra ``plots``)."""

@@ -1,0 +1,146 @@
+"""From the scores of a cell's test sets to its results: every metric with its interval.
+
+The same function serves a run, which writes them, and the verification of a record, which computes them again.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from oodbench.evaluation import bootstrap, risk
+from oodbench.evaluation.influence import auroc_influence
+from oodbench.evaluation.interval import Interval, containing, mean_of_shares, on_logit_scale
+from oodbench.evaluation.metrics import metrics
+from oodbench.records.record import Metric, Result
+
+Memo = dict[bytes, dict[str, Metric]]
+"""Metrics by the content that they are of: exposure leaves the scores of most detectors as they are."""
+
+CALIBRATED = "ece"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one test set under one detector.
+
+    Attributes:
+        scores: (n,), finite.
+        wrong: bool (n,): whether the prediction is not the label; always so in unknown sets.
+    """
+
+    scores: NDArray[np.floating]
+    wrong: NDArray[np.bool_]
+
+
+def results(
+    known: tuple[str, Samples],
+    unknown: Sequence[tuple[str, Literal["near", "far", "-"], Samples]],
+    threshold: float | None,
+    memo: Memo,
+    *,
+    log_odds: bool = False,
+) -> list[Result]:
+    """One result for each unknown set; without any, one for the known set alone.
+
+    Args:
+        known: Name and samples of the known test split.
+        unknown: Names, groups and samples of the unknown sets.
+        threshold: From the fitting split, for ``meta_accuracy``; None if there is none.
+        memo: What was computed before.
+        log_odds: Whether scores are the log-odds of being wrong, whose calibration can be measured.
+    """
+    name, base = known
+    n_known, n_wrong = len(base.wrong), int(base.wrong.sum())
+    if not unknown:
+        values = _prefixed(_metrics(base.scores, base.wrong, threshold, memo)) | _risks(base, memo, log_odds=log_odds)
+        return [
+            Result(dataset=name, role="known", group="-", n_known=n_known, n_wrong=n_wrong, n_unknown=0, metrics=values)
+        ]
+    found = []
+    for dataset, group, samples in unknown:
+        scores = np.concatenate([base.scores, samples.scores])
+        novel = np.arange(len(scores)) >= n_known
+        wrong = np.concatenate([base.wrong, samples.wrong])
+        found.append(
+            Result(
+                dataset=dataset,
+                role="unknown",
+                group=group,
+                n_known=n_known,
+                n_wrong=n_wrong,
+                n_unknown=len(samples.scores),
+                metrics=_metrics(scores, novel, threshold, memo) | _prefixed(_metrics(scores, wrong, threshold, memo)),
+            )
+        )
+    return found
+
+
+def _prefixed(values: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {f"failure_{name}": metric for name, metric in values.items() if name != "aurc"}
+
+
+def _metrics(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float | None, memo: Memo
+) -> dict[str, Metric]:
+    """Every metric for one target, with its interval; None where a class is missing."""
+    values = metrics(scores, positive, threshold)
+    present = {name: value for name, value in values.items() if value is not None}
+    found = dict.fromkeys(values, Metric(value=None))
+    if not present:
+        return found
+    key = _key(scores, positive)
+    if key not in memo:
+        memo[key] = _without_threshold(scores, positive, present)
+    return found | {name: memo[key][name] for name in present if name != "meta_accuracy"} | (
+        {} if threshold is None else {"meta_accuracy": _meta_accuracy(scores, positive, threshold)}
+    )  # fmt: skip
+
+
+def _without_threshold(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], values: Mapping[str, float]
+) -> dict[str, Metric]:
+    smallest = int(min(positive.sum(), (~positive).sum()))
+    curve = on_logit_scale(values["auroc"], auroc_influence(scores, positive).variance, smallest)
+    area = {"aurc": risk.aurc(scores, positive)}
+    resampled = bootstrap.intervals({**values, **area}, bootstrap.replicates(scores, positive), smallest)
+    return {name: _metric(interval) for name, interval in {"auroc": curve, **resampled}.items()}
+
+
+def _meta_accuracy(scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float) -> Metric:
+    flagged = scores >= threshold
+    hits, rejections = float(flagged[positive].mean()), float((~flagged[~positive]).mean())
+    return _metric(mean_of_shares(hits, int(positive.sum()), rejections, int((~positive).sum())))
+
+
+def _risks(known: Samples, memo: Memo, *, log_odds: bool) -> dict[str, Metric]:
+    """Areas under the risk–coverage curves, and the calibration of a detector that states probabilities."""
+    if known.wrong.all() or not known.wrong.any():
+        return dict.fromkeys(("aurc", "augrc"), Metric(value=None))
+    of_target = memo[_key(known.scores, known.wrong)]
+    found = {"aurc": of_target["aurc"], "augrc": _augrc(known, of_target["auroc"])}
+    if log_odds:
+        found[CALIBRATED] = _metric(bootstrap.calibration_interval(expit(known.scores), known.wrong))
+    return found
+
+
+def _augrc(known: Samples, auroc: Metric) -> Metric:
+    """At a given accuracy the AUGRC is linear in the failure AUROC (Traub et al. 2024), and so is its interval."""
+    errors = float(known.wrong.mean())
+    low, high = (
+        (1 - (end if end is not None else 0.5)) * errors * (1 - errors) + errors**2 / 2
+        for end in (auroc.ci_high, auroc.ci_low)
+    )
+    return _metric(containing(risk.augrc(known.scores, known.wrong), low, high))
+
+
+def _metric(interval: Interval) -> Metric:
+    return Metric(value=interval.value, ci_low=interval.low, ci_high=interval.high)
+
+
+def _key(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(scores).tobytes() + np.packbits(positive).tobytes()).digest()

@@ -1,0 +1,240 @@
+"""Whether a record says what its scores say: what anyone who publishes or merges records wants to know."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from oodbench.errors import MissingPrerequisiteError
+from oodbench.progress import Track, silent
+from oodbench.records.record import Metric, Record, Result, identity
+from oodbench.records.results import CALIBRATED, Memo, Samples, results
+
+COLUMNS = ("dataset", "index", "label", "prediction", "score")
+# The two ways to sweep resamples agree to float32 accuracy; whoever edits a figure by less changes none on a board.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A record with the scores that it follows from.
+
+    Attributes:
+        record: The record.
+        file: The record's file.
+        samples: Its test sets by name, the known one first; empty where the cell has no results.
+    """
+
+    record: Record
+    file: Path
+    samples: Mapping[str, Samples]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is no record, or says what its scores do not say.
+
+    Attributes:
+        file: The file.
+        reason: What is wrong with it, without a full stop.
+    """
+
+    file: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}."
+
+
+class _InvalidError(Exception):
+    """Why a record is rejected."""
+
+
+@dataclass(frozen=True)
+class _ScoreFile:
+    """A file of scores: the hash of its bytes, and of each test set the labels (n,), predictions (n,), scores (n,)."""
+
+    sha256: str
+    n: int
+    sets: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]]
+
+
+def read_measured(
+    folders: Iterable[Path], track: Track = silent, *, recompute: bool = True
+) -> tuple[list[Measured], list[Rejected]]:
+    """The records of some results folders, each cell once, with their scores; and what had to be left out.
+
+    Args:
+        folders: Results folders.
+        track: Shows progress.
+        recompute: Whether every metric and interval is computed again from the scores and compared, which takes as long
+            as it took in the run; hashes and counts are compared in any case.
+
+    Raises:
+        MissingPrerequisiteError: A folder holds no records.
+    """
+    measured: dict[str, Measured] = {}
+    rejected: list[Rejected] = []
+    scores: dict[Path, _ScoreFile] = {}
+    memo: Memo = {}
+    files = [file for folder in folders for file in record_files(folder)]
+    for file in track(files, len(files), "verifying records"):
+        try:
+            one = _measured(file, scores, memo if recompute else None)
+        except _InvalidError as error:
+            rejected.append(Rejected(file, str(error)))
+        else:
+            measured.setdefault(one.record.cell_id, one)
+    return list(measured.values()), rejected
+
+
+def with_scores(folder: Path, records: Iterable[Record]) -> list[Measured]:
+    """Records that were just made, with the scores that were just written."""
+    files: dict[Path, _ScoreFile] = {}
+    return [_with_scores(record, folder / "records" / f"{record.cell_id}.json", files) for record in records]
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of a results folder's records.
+
+    Raises:
+        MissingPrerequisiteError: There are none.
+    """
+    files = sorted((folder / "records").glob("*.json"))
+    if not files:
+        raise MissingPrerequisiteError(
+            f"there are no records in {folder / 'records'}; expected a results folder of `oodbench run --out`."
+        )
+    return files
+
+
+def _measured(file: Path, files: dict[Path, _ScoreFile], memo: Memo | None) -> Measured:
+    record = parse(file)
+    if identity(record) != record.cell_id or file.stem != record.cell_id:
+        raise _InvalidError(
+            f"its name and cell_id are {file.stem} and {record.cell_id}, and what it says of suite, detector, weights, "
+            f"data and versions gives {identity(record)}, so one of them was changed"
+        )
+    measured = _with_scores(record, file, files)
+    if memo is not None and record.status == "ok":
+        _refuse_differences(record.results, _results_again(measured, memo))
+    return measured
+
+
+def _with_scores(record: Record, file: Path, files: dict[Path, _ScoreFile]) -> Measured:
+    if record.status != "ok":
+        return Measured(record, file, {})
+    if record.scores is None:
+        raise _InvalidError("it has results and names no scores")
+    folder = file.parents[1]
+    path = (folder / record.scores.path).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise _InvalidError(f"its scores are at {record.scores.path}, outside its results folder")
+    if path not in files:
+        files[path] = _read_scores(path)
+    return Measured(record, file, _samples(record, files[path]))
+
+
+def _results_again(measured: Measured, memo: Memo) -> list[Result]:
+    record, (known, *_) = measured.record, measured.samples
+    unknown = [(name, record.datasets[name].group, samples) for name, samples in measured.samples.items()][1:]
+    stated = any(CALIBRATED in result.metrics for result in record.results)
+    return results((known, measured.samples[known]), unknown, record.threshold, memo, log_odds=stated)
+
+
+def parse(file: Path) -> Record:
+    """One record.
+
+    Raises:
+        _InvalidError: The file is none; the sentence names the first key that is wrong.
+    """
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _InvalidError(f"it is no valid record: {where}: {first['msg'].lower()}") from cause
+    except OSError as cause:
+        raise _InvalidError(f"it cannot be read: {cause.strerror}") from cause
+
+
+def _read_scores(path: Path) -> _ScoreFile:
+    try:
+        content = path.read_bytes()
+        table = pq.read_table(io.BytesIO(content))
+    except OSError as cause:
+        raise _InvalidError(f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}") from cause
+    except pa.ArrowException as cause:
+        raise _InvalidError(f"its scores {path} are no parquet file") from cause
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise _InvalidError(f"its scores {path} have no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+    names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
+    labels, predictions, scores = (table[name].to_numpy() for name in ("label", "prediction", "score"))
+    if not np.isfinite(scores).all():
+        raise _InvalidError(f"its scores {path} hold NaN or infinite scores")
+    sets = {}
+    for name in dict.fromkeys(names):
+        members = names == name
+        sets[name] = labels[members], predictions[members], scores[members]
+    return _ScoreFile(hashlib.sha256(content).hexdigest(), len(names), sets)
+
+
+def _samples(record: Record, file: _ScoreFile) -> dict[str, Samples]:
+    """The samples of the record's test sets, the known one first."""
+    if record.scores is None or (record.scores.sha256, record.scores.n) != (file.sha256, file.n):
+        raise _InvalidError("the SHA-256 of its scores is not that of the file, so one of them was changed")
+    known = [name for name, (labels, _, _) in file.sets.items() if (labels >= 0).all()]
+    if len(known) != 1:
+        raise _InvalidError(f"its scores hold {len(known)} sets with labels; expected one, the known test split")
+    samples = {}
+    tested = [name for name in record.datasets if name in file.sets]
+    for name in dict.fromkeys([*known, *tested, *(result.dataset for result in record.results)]):
+        if name not in tested:
+            raise _InvalidError(f"its scores or its data sets lack {name}, which it has results of")
+        labels, predictions, scores = file.sets[name]
+        if record.datasets[name].n != len(scores):
+            raise _InvalidError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
+        samples[name] = Samples(scores, predictions != labels)
+    if abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) > TOLERANCE:
+        raise _InvalidError(
+            f"the classifier's accuracy is {record.classifier.accuracy}, and its predictions give "
+            f"{1 - samples[known[0]].wrong.mean():.6f}"
+        )
+    return samples
+
+
+def _refuse_differences(stated: list[Result], expected: list[Result]) -> None:
+    """Compare what a record states with what its scores give.
+
+    Raises:
+        _InvalidError: Names the first difference.
+    """
+    if len(stated) != len(expected):
+        raise _InvalidError(f"it has {len(stated)} results; expected {len(expected)}")
+    for one, other in zip(stated, expected, strict=True):
+        counts = ("dataset", "role", "group", "n_known", "n_wrong", "n_unknown")
+        for key in counts:
+            if getattr(one, key) != getattr(other, key):
+                raise _InvalidError(
+                    f"{one.dataset}: {key} is {getattr(one, key)}, and its scores give {getattr(other, key)}"
+                )
+        if one.metrics.keys() != other.metrics.keys():
+            strange = sorted(one.metrics.keys() ^ other.metrics.keys())
+            raise _InvalidError(f"{one.dataset}: it lacks or adds the metric {strange[0]}")
+        for name, metric in one.metrics.items():
+            _refuse_other(f"{one.dataset}: {name}", metric, other.metrics[name])
+
+
+def _refuse_other(what: str, stated: Metric, expected: Metric) -> None:
+    for key in ("value", "ci_low", "ci_high"):
+        one, other = getattr(stated, key), getattr(expected, key)
+        if (one is None) != (other is None) or (one is not None and abs(one - other) > TOLERANCE):
+            raise _InvalidError(f"{what}.{key} is {one}, and its scores give {other}")
