@@ -32,6 +32,35 @@ def test_agrees_with_scikit_learn(seed, ties):
     assert found["meta_accuracy"] == pytest.approx(balanced_accuracy_score(positive, scores >= 0.5))
 
 
+ADVERSARIAL = {
+    "constant": (np.zeros(9), np.arange(9) < 4),
+    "ties": (np.array([0, 0, 1, 1, 1, 2, 2, 2, 3.0]), np.array([0, 1, 0, 1, 1, 0, 1, 1, 1], dtype=bool)),
+    "one positive": (np.arange(8.0), np.arange(8) == 5),
+    "one negative": (np.arange(8.0), np.arange(8) != 5),
+    "two samples": (np.array([0.0, 1.0]), np.array([False, True])),
+    "two samples, wrong way": (np.array([1.0, 0.0]), np.array([False, True])),
+    "tiny and huge": (np.array([1e-300, 2e-300, -1e300, 1e300, 0, 3e-300]), np.array([0, 1, 0, 1, 1, 0], dtype=bool)),
+}
+
+
+@pytest.mark.parametrize("case", ADVERSARIAL)
+def test_agrees_with_scikit_learn_and_pytorch_ood_on_adversarial_scores(case):
+    from pytorch_ood.metrics import OODMetrics
+
+    scores, positive = ADVERSARIAL[case]
+    found = metrics(scores, positive, None)
+    assert found["auroc"] == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
+    assert found["aupr_unknown"] == pytest.approx(average_precision_score(positive, scores), abs=1e-12)
+    assert found["aupr_known"] == pytest.approx(average_precision_score(~positive, -scores), abs=1e-12)
+    # pytorch-ood computes in float32, where the extremes would be zero and infinite: it gets their ranks.
+    ranks = np.unique(scores, return_inverse=True)[1].astype(float)
+    theirs = OODMetrics()
+    theirs.update(torch.from_numpy(ranks), torch.from_numpy(np.where(positive, -1, 1)))
+    values = theirs.compute()
+    assert found["auroc"] == pytest.approx(values["AUROC"], abs=1e-6)
+    assert found["fpr95_unknown_positive"] == pytest.approx(values["FPR95TPR"], abs=1e-6)
+
+
 def test_agrees_with_pytorch_ood():
     from pytorch_ood.metrics import OODMetrics
 

@@ -49,8 +49,8 @@ def sweep(
         sums[0] += _dot(p, above / np.maximum(above + wrongly, 1))
         known = _dot(q, precision)
         sums[1] += known
-        sums[2] += _dot(q, above - p < needed_positives)
-        sums[3] += _dot(p, below - q < needed_negatives)
+        sums[2] += _drawn_before(q, above - p, needed_positives, tp, above[-1])
+        sums[3] += _drawn_before(p, below - q, needed_negatives, n - wrongly[-1], n - fp)
         sums[4] += known + _dot(p, precision)
         tp, fp = above[-1], wrongly[-1]
     averages: NDArray[np.float64] = sums / np.array([m, n, n, m, m + n])[:, None]
@@ -77,6 +77,30 @@ def _of_groups(
         return drawn
     sums: NDArray[np.float32] = np.add.reduceat(drawn, starts, axis=0)
     return sums
+
+
+def _drawn_before(
+    drawn: NDArray[np.float32],
+    passed: NDArray[np.float32],
+    needed: np.floating,
+    least: NDArray[np.float32],
+    most: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """How many are drawn in the groups that come before 95 % of the other class have passed.
+
+    Args:
+        drawn: Of each group and resample, (G, B').
+        passed: Of the other class, before each group.
+        needed: So many of it are 95 %.
+        least: The smallest of ``passed`` in each resample, or less.
+        most: The largest, or more; most tiles are on one side of the threshold altogether.
+    """
+    if least.min() >= needed:
+        return np.zeros(drawn.shape[1])
+    if most.max() < needed:
+        sums: NDArray[np.float64] = drawn.sum(axis=0, dtype=np.float64)
+        return sums
+    return _dot(drawn, passed < needed)
 
 
 def _dot(weights: NDArray[np.float32], values: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ class Figure(_Part):
         spread: Sample standard deviation over the seeds; None with one seed.
         tied: Whether it cannot be separated from the best of its column.
         exposed: Whether the detector saw other samples of the column's data set.
+        digits: Decimals that are shown.
     """
 
     value: float | None
@@ -27,6 +28,7 @@ class Figure(_Part):
     spread: float | None = None
     tied: bool = False
     exposed: bool = False
+    digits: int = 4
 
 
 class Column(_Part):

@@ -32,6 +32,9 @@ KNOWN_COLUMNS = (
     Column(name="AUGRC", metric="augrc", datasets=(), ascending=True),
     Column(name="ECE", metric="ece", datasets=(), ascending=True),
 )
+SMALL = ("aurc", "augrc")
+"""Metrics that a good classifier makes so small that four decimals leave nothing to compare."""
+DIGITS, MORE_DIGITS = 4, 6
 TITLES = {
     "known": "Known samples: wrong against right predictions",
     "unknown-unknowns": "Unknown unknowns: detectors that saw known samples only",
@@ -91,7 +94,12 @@ def _unmoved(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
         if record.status != "ok":
             failed.add(label)
         for result in record.results:
-            values = tuple(result.metrics[name].value for name in (PRIMARY, FAILURE_PRIMARY) if name in result.metrics)
+            # The rounding of scores to float32 may tie a few more or fewer of them.
+            values = tuple(
+                None if metric.value is None else round(metric.value, 5)
+                for name in (PRIMARY, FAILURE_PRIMARY)
+                if (metric := result.metrics.get(name)) is not None
+            )
             aurocs.setdefault((label, record.seed, result.dataset), set()).add(values)
     moved = {label for (label, _, _), found in aurocs.items() if len(found) > 1}
     return {label for label, seen in exposures.items() if len(seen) > 1} - moved - failed
@@ -234,6 +242,7 @@ def _from_records(entrant: Entrant, column: Column, seeds: list[int]) -> Figure:
         value=mean(present),
         low=mean(low for low, _ in inside),
         high=mean(high for _, high in inside),
+        digits=MORE_DIGITS if column.metric in SMALL else DIGITS,
         spread=stdev(present) if len(present) > 1 else None,
     )
 

@@ -3,7 +3,6 @@
 from oodbench.leaderboard.board import Figure, Row, Table
 
 MISSING = "—"
-DIGITS, SMALL_DIGITS, SMALL = 4, 6, 0.01
 READING = (
     "Larger scores mean more likely wrong or unknown; unknown (or wrong) is the positive class. A figure is the mean "
     "over the seeds, with the 95 % interval of the sampling error in brackets and, after ±, the standard deviation "
@@ -37,30 +36,21 @@ def rank(row: Row) -> str:
     return f"{row.rank}{interval}{' ≈' if row.tied else ''}"
 
 
-def figure(one: Figure) -> str:
-    """``0.8948 [0.8871, 0.9020] ± 0.0026``, and * where the detector saw other samples of the set."""
-    return " ".join(part for part in (value(one), interval(one), spread(one)) if part) + (" *" if one.exposed else "")
-
-
-def digits(one: Figure) -> int:
-    """Decimals: four, and six where the figure would have hardly a digit left."""
-    return SMALL_DIGITS if one.value is not None and 0 < one.value < SMALL else DIGITS
-
-
 def value(one: Figure) -> str:
     """The figure alone."""
-    return MISSING if one.value is None else f"{one.value:.{digits(one)}f}"
+    return MISSING if one.value is None else f"{one.value:.{one.digits}f}"
 
 
 def interval(one: Figure) -> str:
     """Its interval alone; empty where there is none."""
-    places = digits(one)
-    return "" if one.low is None or one.high is None else f"[{one.low:.{places}f}, {one.high:.{places}f}]"
+    if one.low is None or one.high is None:
+        return ""
+    return f"[{one.low:.{one.digits}f}, {one.high:.{one.digits}f}]"
 
 
 def spread(one: Figure) -> str:
     """Its spread over seeds alone; empty with one seed."""
-    return "" if one.spread is None else f"± {one.spread:.{digits(one)}f}"
+    return "" if one.spread is None else f"± {one.spread:.{one.digits}f}"
 
 
 def cost(row: Row) -> str:
