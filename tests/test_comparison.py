@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import oodbench
 from oodbench.comparison.claims import claims
-from oodbench.comparison.entrants import Entrant, Positions, estimate
+from oodbench.comparison.entrants import Entrant, Estimator
 from oodbench.comparison.estimates import Estimate, against_zero, difference, holm, mean_of
 from oodbench.comparison.pairs import compare
 from oodbench.comparison.ranking import ranks, tied_with_best
@@ -163,9 +163,9 @@ def test_a_difference_is_that_of_the_aurocs_with_an_error_by_bootstrap(cells):
     random = np.random.default_rng(0)
     drawn = [(random.integers(0, 550, 550), random.integers(0, 477, 477)) for _ in range(400)]
     spread = np.std([mean_auroc("grad-l1", *d) - mean_auroc("random", *d) for d in drawn])
-    positions = Positions(cells)
+    estimator = Estimator(cells)
     entered = [Entrant(name, (), {c.record.seed: {"patches": c} for c in found}) for name, found in chosen.items()]
-    one, other = (estimate(e, "auroc", ["patches"], [0, 1], positions) for e in entered)
+    one, other = (estimator.estimate(e, "auroc", ["patches"], [0, 1]) for e in entered)
     error = np.sqrt(((one.influence - other.influence) ** 2).sum())
     assert error == pytest.approx(spread, rel=0.15)
 

@@ -111,16 +111,13 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None) -
 
 def _boards(folders: tuple[Path, ...], note: str | None) -> "tuple[list[Board], int]":
     """The boards, and the number of records that were left out for a fault, each of which is named."""
-    from threadpoolctl import threadpool_limits
-
     from oodbench.cli.terminal import progress
     from oodbench.errors import UsageError
     from oodbench.leaderboard.assembly import boards
     from oodbench.leaderboard.merging import merged
     from oodbench.records.verification import read_measured
 
-    # Linear algebra on one thread: sums over several come in any order.
-    with progress() as track, threadpool_limits(1):
+    with progress() as track:
         measured, rejected = read_measured(folders, track)
         kept, left_out = merged([one for one in measured if one.record.suite.limit is None])
         for one in (*rejected, *left_out):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from oodbench.comparison.entrants import Entrant, Positions, detector_labels, entrants, estimate
+from oodbench.comparison.entrants import Entrant, Estimator, detector_labels, entrants
 from oodbench.comparison.estimates import Difference, Estimate, against_zero, combined, difference
 from oodbench.records.verification import Measured
 
@@ -57,7 +57,7 @@ class _Cells:
     def __init__(self, cells: Sequence[Measured]) -> None:
         self.cells = sorted(cells, key=lambda one: one.record.cell_id)
         self.labels = detector_labels(one.record for one in self.cells)
-        self.positions = Positions(self.cells)
+        self.estimator = Estimator(self.cells)
         self.seeds = sorted({one.record.seed for one in self.cells})
         results = [result for one in self.cells for result in one.record.results]
         self.groups = {result.dataset: result.group for result in results if result.role == "unknown"}
@@ -74,7 +74,7 @@ class _Cells:
         entrant = next((one for one in found if one.detector == detector), None)
         if entrant is None or not datasets:
             return None
-        return estimate(entrant, metric, datasets, self.seeds, self.positions)
+        return self.estimator.estimate(entrant, metric, datasets, self.seeds)
 
 
 def _first(cells: _Cells) -> Claim | None:

@@ -72,63 +72,64 @@ def entrants(cells: Sequence[Measured], labels: Mapping[str, str], *, by_exposur
     return [Entrant(detector, exposed, by_seed) for (detector, exposed), by_seed in grouped.items()]
 
 
-class Positions:
-    """Where the samples of each test set stand in influences."""
+class Estimator:
+    """Estimates from the cells of one suite, each figure on one data set computed once."""
 
     def __init__(self, cells: Iterable[Measured]) -> None:
-        self._slices: dict[str, slice] = {}
-        self.count = 0
+        self._places: dict[str, slice] = {}
+        self._count = 0
+        self._known: dict[tuple[object, ...], Estimate | None] = {}
         for measured in cells:
             for name, samples in measured.samples.items():
-                if name not in self._slices:
-                    self._slices[name] = slice(self.count, self.count + len(samples.scores))
-                    self.count += len(samples.scores)
+                if name not in self._places:
+                    self._places[name] = slice(self._count, self._count + len(samples.scores))
+                    self._count += len(samples.scores)
 
-    def spread(self, influence: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
+    def estimate(self, entrant: Entrant, metric: str, datasets: Sequence[str], seeds: Sequence[int]) -> Estimate | None:
+        """The mean of a metric over data sets and seeds; None if one of them is missing.
+
+        Args:
+            entrant: The detector.
+            metric: One of ``INFLUENCED``, or one of them with the prefix ``failure_``.
+            datasets: The data sets.
+            seeds: The seeds.
+        """
+        parts = [self._on_dataset(entrant, metric, dataset, seeds) for dataset in datasets]
+        present = [part for part in parts if part is not None]
+        return mean_of(present) if present and len(present) == len(parts) else None
+
+    def _on_dataset(self, entrant: Entrant, metric: str, dataset: str, seeds: Sequence[int]) -> Estimate | None:
+        cells = [entrant.cells.get(seed, {}).get(dataset) for seed in seeds]
+        present = [cell for cell in cells if cell is not None]
+        if not present or len(present) < len(cells):
+            return None
+        key = metric, dataset, *((cell.record.cell_id, cell.record.seed) for cell in present)
+        if key not in self._known:
+            self._known[key] = self._computed(present, metric, dataset)
+        return self._known[key]
+
+    def _computed(self, cells: Sequence[Measured], metric: str, dataset: str) -> Estimate | None:
+        results = [result_on(cell.record, dataset) for cell in cells]
+        values = [result.metrics[metric].value for result in results if result is not None and metric in result.metrics]
+        by_seed = tuple(value for value in values if value is not None)
+        if results[0] is None or len(by_seed) < len(cells):
+            return None
+        found = [_influenced(cell, metric, dataset) for cell in cells]
+        influence: NDArray[np.float64] = np.mean([one.influence for one in found], axis=0)
+        names = dict.fromkeys((next(iter(cells[0].samples)), dataset))
+        smallest = min(_smallest(result, metric) for result in results if result is not None)
+        return Estimate(by_seed, self._spread(influence, names), mean(one.unseen for one in found), smallest)
+
+    def _spread(self, influence: NDArray[np.float64], names: Iterable[str]) -> NDArray[np.float64]:
         """The influence of the samples of some sets, one after the other, among zeros for all others (N,)."""
-        everywhere = np.zeros(self.count)
+        everywhere = np.zeros(self._count)
         start = 0
         for name in names:
-            place = self._slices[name]
+            place = self._places[name]
             length = place.stop - place.start
             everywhere[place] = influence[start : start + length]
             start += length
         return everywhere
-
-
-def estimate(
-    entrant: Entrant, metric: str, datasets: Sequence[str], seeds: Sequence[int], positions: Positions
-) -> Estimate | None:
-    """The mean of a metric over data sets and seeds; None if one of them is missing.
-
-    Args:
-        entrant: The detector.
-        metric: One of ``INFLUENCED``, or one of them with the prefix ``failure_``.
-        datasets: The data sets.
-        seeds: The seeds.
-        positions: Of the test samples.
-    """
-    parts = [_on_dataset(entrant, metric, dataset, seeds, positions) for dataset in datasets]
-    present = [part for part in parts if part is not None]
-    return mean_of(present) if present and len(present) == len(parts) else None
-
-
-def _on_dataset(
-    entrant: Entrant, metric: str, dataset: str, seeds: Sequence[int], positions: Positions
-) -> Estimate | None:
-    values = [entrant.value(metric, dataset, seed) for seed in seeds]
-    if not values or any(value is None for value in values):
-        return None
-    found = [_influenced(entrant.cells[seed][dataset], metric, dataset) for seed in seeds]
-    names = next(iter(entrant.cells[seeds[0]][dataset].samples)), dataset
-    influence = np.mean([one.influence for one in found], axis=0)
-    result = result_on(entrant.cells[seeds[0]][dataset].record, dataset)
-    return Estimate(
-        tuple(value for value in values if value is not None),
-        positions.spread(influence, tuple(dict.fromkeys(names))),
-        mean(one.unseen for one in found),
-        _smallest(result, metric) if result is not None else 0,
-    )
 
 
 def _smallest(result: Result, metric: str) -> int:

@@ -45,7 +45,7 @@ class Estimate:
     @property
     def sampling_variance(self) -> float:
         """Variance of the mean over the seeds if other test samples were drawn, the classifiers being the same."""
-        return float(self.influence @ self.influence) + self.unseen
+        return float(np.square(self.influence).sum()) + self.unseen
 
     @property
     def interval(self) -> Interval:

@@ -11,10 +11,9 @@ from oodbench.comparison.entrants import (
     FAILURE,
     INFLUENCED,
     Entrant,
-    Positions,
+    Estimator,
     detector_identity,
     detector_labels,
-    estimate,
     result_on,
     target_of,
 )
@@ -179,9 +178,9 @@ def _listed(seeds: Iterable[int]) -> str:
 
 def _difference(one: Entrant, other: Entrant, metric: str, dataset: str, seeds: Sequence[int]) -> Difference | None:
     if metric.removeprefix(FAILURE) in INFLUENCED:
-        positions = Positions(entrant.cells[seed][dataset] for entrant in (one, other) for seed in seeds)
-        first = estimate(one, metric, [dataset], seeds, positions)
-        second = estimate(other, metric, [dataset], seeds, positions)
+        estimator = Estimator(entrant.cells[seed][dataset] for entrant in (one, other) for seed in seeds)
+        first = estimator.estimate(one, metric, [dataset], seeds)
+        second = estimator.estimate(other, metric, [dataset], seeds)
         return None if first is None or second is None else difference(first, second)
     return _resampled(one, other, metric, dataset, seeds)
 

@@ -85,14 +85,14 @@ class _Oriented:
         return column(evidence.gradients, self.metric, self.layer) * self.learnt["direction"]
 
 
-@detector("grad-mean")
+@detector("grad-mean", needs="gradients")
 class grad_mean(_Oriented):  # noqa: N801 - the name of the plugin
     """Mean of the gradient at the predicted label, in the direction learnt on known samples."""
 
     metric = "mean"
 
 
-@detector("grad-skewness")
+@detector("grad-skewness", needs="gradients")
 class grad_skewness(_Oriented):  # noqa: N801 - the name of the plugin
     """Skewness of the gradient at the predicted label, in the direction learnt on known samples."""
 

@@ -34,7 +34,7 @@ class Influenced:
     @property
     def variance(self) -> float:
         """Sampling variance of the metric."""
-        return float(self.influence @ self.influence) + self.unseen
+        return float(np.square(self.influence).sum()) + self.unseen
 
 
 def auroc_influence(scores: Scores, positive: Target) -> Influenced:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from oodbench.comparison.entrants import Positions, detector_labels, entrants, estimate
+from oodbench.comparison.entrants import Estimator, detector_labels, entrants
 from oodbench.leaderboard.board import LayerCell, Layers
 from oodbench.records.record import Record
 from oodbench.records.verification import Measured
@@ -26,7 +26,7 @@ def layers(cells: Sequence[Measured], datasets: Sequence[str]) -> Layers | None:
     if not any(of_single_layer(one.record) for one in chosen):
         return None
     labels = detector_labels(one.record for one in chosen)
-    positions = Positions(chosen)
+    estimator = Estimator(chosen)
     seeds = sorted({one.record.seed for one in chosen if of_single_layer(one.record)})
     by_place: dict[tuple[str, str], list[Measured]] = {}
     for one in chosen:
@@ -36,7 +36,7 @@ def layers(cells: Sequence[Measured], datasets: Sequence[str]) -> Layers | None:
     for (metric, layer), of_place in sorted(by_place.items()):
         (entrant, *_) = entrants(of_place, labels, by_exposure=False)
         for dataset in datasets:
-            figure = estimate(entrant, "auroc", [dataset], seeds, positions)
+            figure = estimator.estimate(entrant, "auroc", [dataset], seeds)
             interval = figure.interval if figure is not None else None
             found.append(
                 LayerCell(

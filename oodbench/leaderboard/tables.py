@@ -5,11 +5,10 @@ from statistics import mean, stdev
 
 from oodbench.comparison.entrants import (
     Entrant,
-    Positions,
+    Estimator,
     detector_identity,
     detector_labels,
     entrants,
-    estimate,
 )
 from oodbench.comparison.estimates import Estimate
 from oodbench.comparison.ranking import Rank, ranks, tied_with_best
@@ -66,9 +65,9 @@ def tables(cells: Sequence[Measured]) -> list[Table]:
         by_protocol.setdefault(measured.record.protocol, []).append(measured)
     datasets = datasets_of(ordered)
     unmoved = _unmoved(ordered, labels) if UNEXPOSED in by_protocol else set()
-    positions = Positions(ordered)
+    estimator = Estimator(ordered)
     return [
-        _table(protocol, by_protocol[protocol], labels, datasets, unmoved, positions)
+        _table(protocol, by_protocol[protocol], labels, datasets, unmoved, estimator)
         for protocol in sorted(by_protocol, key=lambda name: (_place(name), name))
     ]
 
@@ -111,7 +110,7 @@ def _table(
     labels: dict[str, str],
     datasets: list[str],
     unmoved: set[str],
-    positions: Positions,
+    estimator: Estimator,
 ) -> Table:
     seeds = sorted({measured.record.seed for measured in cells})
     finished = [measured for measured in cells if measured.record.status == "ok"]
@@ -125,7 +124,7 @@ def _table(
     exposes = any(measured.record.exposed for measured in cells)
     everyone = entrants(cells, labels, by_exposure=by_exposure)
     left_out = sorted({one.detector for one in everyone} & unmoved) if exposes else []
-    rows = _rows([one for one in everyone if one.detector not in left_out], columns, seeds, positions)
+    rows = _rows([one for one in everyone if one.detector not in left_out], columns, seeds, estimator)
     notes = [f"Exposure changes no AUROC of: {', '.join(left_out)}; see {UNEXPOSED}."] if left_out else []
     return Table(
         protocol=protocol,
@@ -171,15 +170,15 @@ def _columns(finished: list[Measured], tested: list[str]) -> list[Column]:
     ]
 
 
-def _rows(everyone: list[Entrant], columns: list[Column], seeds: list[int], positions: Positions) -> list[Row]:
+def _rows(everyone: list[Entrant], columns: list[Column], seeds: list[int], estimator: Estimator) -> list[Row]:
     """Complete rows by rank, then the others by name."""
     everyone = sorted(everyone, key=lambda one: (one.detector, one.exposed))
-    by_column = [_figures(everyone, column, seeds, positions) for column in columns]
+    by_column = [_figures(everyone, column, seeds, estimator) for column in columns]
     ranking = next((i for i, column in enumerate(columns) if column.ranks), None)
     places: dict[int, Rank] = {}
     if ranking is not None:
         complete = [i for i, one in enumerate(by_column[ranking]) if one.value is not None]
-        estimates = [_estimate(everyone[i], columns[ranking], seeds, positions) for i in complete]
+        estimates = [_estimate(everyone[i], columns[ranking], seeds, estimator) for i in complete]
         found = ranks([one for one in estimates if one is not None])
         places = dict(zip(complete, found, strict=True))
     rows = []
@@ -200,15 +199,15 @@ def _rows(everyone: list[Entrant], columns: list[Column], seeds: list[int], posi
     return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
 
 
-def _estimate(entrant: Entrant, column: Column, seeds: list[int], positions: Positions) -> Estimate | None:
-    return estimate(entrant, column.metric, column.datasets, seeds, positions)
+def _estimate(entrant: Entrant, column: Column, seeds: list[int], estimator: Estimator) -> Estimate | None:
+    return estimator.estimate(entrant, column.metric, column.datasets, seeds)
 
 
-def _figures(everyone: list[Entrant], column: Column, seeds: list[int], positions: Positions) -> list[Figure]:
+def _figures(everyone: list[Entrant], column: Column, seeds: list[int], estimator: Estimator) -> list[Figure]:
     """One column."""
     if not column.metric.endswith((PRIMARY, "meta_accuracy")):
         return [_from_records(entrant, column, seeds) for entrant in everyone]
-    estimates = [_estimate(entrant, column, seeds, positions) for entrant in everyone]
+    estimates = [_estimate(entrant, column, seeds, estimator) for entrant in everyone]
     tied = iter(tied_with_best([one for one in estimates if one is not None]))
     return [
         Figure(value=None)

@@ -74,40 +74,42 @@ def results(
                 n_known=n_known,
                 n_wrong=n_wrong,
                 n_unknown=len(samples.scores),
-                metrics=_metrics(scores, novel, threshold, memo) | _prefixed(_metrics(scores, wrong, threshold, memo)),
+                metrics=_plain(_metrics(scores, novel, threshold, memo))
+                | _prefixed(_metrics(scores, wrong, threshold, memo)),
             )
         )
     return found
 
 
+def _plain(values: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {name: metric for name, metric in values.items() if name != "aurc"}
+
+
 def _prefixed(values: Mapping[str, Metric]) -> dict[str, Metric]:
-    return {f"failure_{name}": metric for name, metric in values.items() if name != "aurc"}
+    return {f"failure_{name}": metric for name, metric in _plain(values).items()}
 
 
 def _metrics(
     scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float | None, memo: Memo
 ) -> dict[str, Metric]:
     """Every metric for one target, with its interval; None where a class is missing."""
-    values = metrics(scores, positive, threshold)
-    present = {name: value for name, value in values.items() if value is not None}
-    found = dict.fromkeys(values, Metric(value=None))
-    if not present:
-        return found
     key = _key(scores, positive)
     if key not in memo:
-        memo[key] = _without_threshold(scores, positive, present)
-    return found | {name: memo[key][name] for name in present if name != "meta_accuracy"} | (
-        {} if threshold is None else {"meta_accuracy": _meta_accuracy(scores, positive, threshold)}
-    )  # fmt: skip
+        memo[key] = _without_threshold(scores, positive)
+    missing = threshold is None or positive.all() or not positive.any()
+    accuracy = Metric(value=None) if missing else _meta_accuracy(scores, positive, float(threshold or 0.0))
+    return memo[key] | {"meta_accuracy": accuracy}
 
 
-def _without_threshold(
-    scores: NDArray[np.floating], positive: NDArray[np.bool_], values: Mapping[str, float]
-) -> dict[str, Metric]:
+def _without_threshold(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> dict[str, Metric]:
+    values = {name: value for name, value in metrics(scores, positive, None).items() if name != "meta_accuracy"}
+    present = {name: value for name, value in values.items() if value is not None}
+    if len(present) < len(values):
+        return dict.fromkeys((*values, "aurc"), Metric(value=None))
     smallest = int(min(positive.sum(), (~positive).sum()))
-    curve = on_logit_scale(values["auroc"], auroc_influence(scores, positive).variance, smallest)
+    curve = on_logit_scale(present["auroc"], auroc_influence(scores, positive).variance, smallest)
     area = {"aurc": risk.aurc(scores, positive)}
-    resampled = bootstrap.intervals({**values, **area}, bootstrap.replicates(scores, positive), smallest)
+    resampled = bootstrap.intervals({**present, **area}, bootstrap.replicates(scores, positive), smallest)
     return {name: _metric(interval) for name, interval in {"auroc": curve, **resampled}.items()}
 
 
