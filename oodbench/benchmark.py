@@ -167,6 +167,8 @@ def _cases(name: str, protocol: Protocol, drawn: SuiteData) -> list[Case]:
         cases = list(protocol(list(drawn.unknown)))
     except Exception as cause:
         raise UsageError(f"the protocol {name} raised {type(cause).__name__}: {cause}.") from cause
+    if not cases:
+        raise UsageError(f"the protocol {name} returned no case for the unknown sets {', '.join(drawn.unknown)}.")
     for case in cases:
         if not isinstance(case, Case):
             raise UsageError(f"the protocol {name} returned a {type(case).__name__}; expected oodbench Cases.")

@@ -134,7 +134,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cells(out):
-    measured, rejected = read_measured([out], recompute=False)
+    measured, rejected = read_measured([out], resample=False)
     assert not rejected
     return measured
 

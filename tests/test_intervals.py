@@ -281,6 +281,21 @@ def test_the_balanced_accuracy_interval_covers_the_truth_in_95_of_100_cases():
     assert 0.93 <= covered(simulate, (0.93 + 0.8) / 2, 4000) <= 0.97
 
 
+@pytest.mark.parametrize("wrong", [5, 10, 40])
+def test_the_error_of_a_meta_accuracy_is_not_made_small_by_a_small_class(wrong):
+    """By influences, as tables and comparisons have it: with few errors the samples show too little of the variance."""
+    positive = np.arange(300 + wrong) < wrong
+
+    def simulate(seed):
+        random = np.random.default_rng(seed)
+        decided = np.where(positive, random.random(300 + wrong) < 0.9, random.random(300 + wrong) < 0.2)
+        found = balanced_accuracy_influence(decided.astype(float), positive, 0.5)
+        half = 1.959964 * np.sqrt(found.variance)
+        return found.value - half, found.value + half
+
+    assert 0.92 <= covered(simulate, 0.85, 2000) <= 0.995
+
+
 @pytest.mark.parametrize("metric", bootstrap.RESAMPLED)
 def test_bootstrap_intervals_cover_the_truth_in_95_of_100_cases(metric):
     """The truth is the metric of a very large sample with the same shares of both classes."""

@@ -262,10 +262,13 @@ def test_latex_is_compiled_where_there_is_a_compiler_and_escaped_in_any_case(boa
     assert r"a\_b\&c\%d\$e\#f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(board.tables)
     assert all(line.count("&") == text_columns(text, line) for line in text.splitlines() if line.endswith(r"\\"))
-    if shutil.which("pdflatex"):
+    if (
+        shutil.which("pdflatex")
+        and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False).stdout
+    ):
         document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"
         (tmp_path / "b.tex").write_text(document)
-        line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "b.tex"]
+        line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "b.tex"]
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:]
 
@@ -367,6 +370,103 @@ def test_records_of_others_merge_and_faulty_ones_are_named_and_left_out(publishe
     assert done.returncode == 1
     assert f"left out: {file.relative_to(published)}: it is no valid record" in done.stderr
     assert json.loads(done.stdout)[0]["records"] == 5
+
+
+def test_records_of_people_who_have_the_data_elsewhere_merge(cells):
+    """The same content from another folder is the same data."""
+    here = cells[0].record.datasets["noise" if "noise" in cells[0].record.datasets else "digits-0-6"]
+    moved = [
+        Measured(
+            one.record.model_copy(update={"datasets": {
+                name: part.model_copy(update={"source": "their files"}) for name, part in one.record.datasets.items()
+            }}),
+            one.file, one.samples,
+        )
+        if one.record.detector.name == "entropy" else one
+        for one in cells
+    ]  # fmt: skip
+    assert here.source != "their files"
+    assert len(boards(moved)[0].datasets) == len(boards(cells)[0].datasets)
+
+
+def test_a_detector_is_left_out_only_where_another_table_has_it(cells):
+    lacking = [
+        one for one in cells
+        if (one.record.protocol, one.record.detector.name, one.record.seed) != ("unknown-unknowns", "entropy", 0)
+    ]  # fmt: skip
+    table = table_of(lacking, "known-unknowns")
+    assert "entropy" in {row.detector for row in table.rows}
+    assert "constant" not in {row.detector for row in table.rows}
+
+
+def test_a_protocol_may_test_one_set_after_the_other(tmp_path):
+    from oodbench.protocols.case import Case
+    from oodbench.registry import declare
+
+    def each(unknown):
+        return [Case([], []), *(Case([], [name]) for name in unknown)]
+
+    declare("protocols", "each", each, "here", "each")
+    records = oodbench.run("digits", ["entropy"], ["each"], [0], out=tmp_path)
+    measured, rejected = read_measured([tmp_path])
+    assert (len(records), rejected) == (5, [])
+    (table,) = tables(measured)
+    assert {column.name for column in table.columns[:4]} == set(SETS)
+    assert table.rows[0].rank == 1
+
+
+def test_no_name_is_markup_in_markdown_or_a_formula_in_a_spreadsheet(board):
+    hostile = "=1+1|<script>[x](y)\n`"
+    changed = board.model_copy(update={"suite": hostile, "tables": tuple(
+        table.model_copy(update={
+            "title": hostile,
+            "columns": tuple(column.model_copy(update={"name": hostile}) for column in table.columns),
+            "rows": tuple(row.model_copy(update={"detector": hostile}) for row in table.rows),
+        }) for table in board.tables
+    )})  # fmt: skip
+    text = markdown([changed])
+    assert "=1+1\\|\\<script\\>\\[x\\](y) \\`" in text
+    assert "<script>" not in text
+    rows = list(csv.DictReader(io.StringIO(FORMATS[".csv"]([changed]))))
+    assert {row["detector"] for row in rows} == {f"'{hostile}"}
+
+
+@pytest.mark.parametrize("note", ["two\nlines and 'quotes'", "two  spaces", "a\\b $x `y`"])
+def test_the_command_on_a_board_makes_it_again_whatever_the_note(published, note):
+    import shlex
+
+    (published / "mine").rename(published / "-my own")
+    for suffix in (".md", ".tex"):
+        assert command("build", "./-my own", "--note", note, "-o", f"b{suffix}", cwd=published).returncode == 0
+        text = (published / f"b{suffix}").read_text()
+        line = text[text.index("oodbench leaderboard build") :].replace("\n% ", "\n").replace("\n```", "").strip()
+        (published / f"b{suffix}").unlink()
+        assert command(*shlex.split(line)[2:], cwd=published).returncode == 0
+        assert (published / f"b{suffix}").read_text() == text
+
+
+def test_check_compares_bytes(published):
+    file = published / "mine.md"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert command("check", "mine", cwd=published).returncode == 1
+    file.write_bytes(b"\xff\xfe")
+    assert "mine.md: differs from its records" in command("check", "mine", cwd=published).stdout
+    (published / "mine" / "note.txt").write_bytes(b"\xff")
+    done = command("build", "mine", cwd=published)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_of_one_cell_a_result_goes_before_a_failure(published):
+    shutil.copytree(published / "mine", published / "first")
+    for file in (published / "first" / "records").glob("*.json"):
+        record = json.loads(file.read_text())
+        record |= {"status": "failed", "error": "out of memory", "results": [], "scores": None}
+        file.write_text(json.dumps(record))
+    both = [command("build", *order, "--format", "csv", cwd=published) for order in
+            (["first", "mine"], ["mine", "first"])]  # fmt: skip
+    assert both[0].returncode == both[1].returncode == 0
+    assert both[0].stdout == both[1].stdout
+    assert "entropy" in both[0].stdout
 
 
 def test_records_of_other_samples_are_named_and_left_out(published):

@@ -124,3 +124,14 @@ def test_the_best_threshold_separates_neighbouring_floats():
     scores = np.array([1.0, np.nextafter(1.0, 2.0)])
     threshold = best_threshold(scores, np.array([False, True]))
     assert balanced_accuracy(scores, np.array([False, True]), threshold) == 1.0
+
+
+@given(st.integers(0, 40), st.integers(0, 2**31))
+def test_the_threshold_separates_neighbouring_float32_scores(steps, seed):
+    """Their middle is no float32, and would be rounded to one of them."""
+    low = np.float32(-1) if seed % 2 else np.float32(seed / 2**31)
+    for _ in range(steps):
+        low = np.nextafter(low, np.float32(1))
+    scores = np.array([low, np.nextafter(low, np.float32(2))], dtype=np.float32)
+    positive = np.array([False, True])
+    assert balanced_accuracy(scores, positive, best_threshold(scores, positive)) == 1.0

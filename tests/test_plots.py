@@ -26,7 +26,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def board(out):
-    measured, rejected = read_measured([out], recompute=False)
+    measured, rejected = read_measured([out], resample=False)
     assert not rejected
     return boards(measured)[0]
 

@@ -124,6 +124,10 @@ def test_a_changed_metric_of_failure_is_caught(copied, metric):
         ("results; expected", lambda record: record["results"].pop()),
         ("names no scores", lambda record: record.update(scores=None)),
         ("outside its results folder", lambda record: record["scores"].update(path="../../x.parquet")),
+        ("is no valid record", lambda record: record["results"][0]["metrics"]["auroc"].update(value=float("nan"))),
+        ("is no valid record", lambda record: record["classifier"].update(accuracy=float("nan"))),
+        ("it is of a cell that failed, and has results", lambda record: record.update(status="failed")),
+        ("which is no path", lambda record: record["scores"].update(path="scores/\0")),
         ("is no valid record: seed", lambda record: record.update(seed="zero")),
         ("is no valid record: extra", lambda record: record.update(extra=1)),
         ("cannot be read", lambda record: record["scores"].update(path="scores/none.parquet")),
@@ -149,3 +153,52 @@ def test_scores_that_are_no_parquet_are_named(copied):
 def test_a_folder_without_records_is_said_to_be_one(tmp_path):
     with pytest.raises(MissingPrerequisiteError, match="no records"):
         read_measured([tmp_path])
+
+
+def rewritten(folder, change):
+    """The scores of one record after a change, with their hash in all records that share them."""
+    import hashlib
+
+    file, record = record_of(folder)
+    scores = folder / record["scores"]["path"]
+    pq.write_table(change(pq.read_table(scores)), scores)
+    for one in (folder / "records").glob("*.json"):
+        text = json.loads(one.read_text())
+        if text["scores"]["path"] == record["scores"]["path"]:
+            text["scores"]["sha256"] = hashlib.sha256(scores.read_bytes()).hexdigest()
+            one.write_text(json.dumps(text))
+    return [fault for fault in rejected(folder) if str(file) in fault]
+
+
+@pytest.mark.parametrize("name", ["index", "label", "prediction", "score"])
+def test_columns_of_another_type_are_refused(copied, name):
+    def as_text(table):
+        return table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+
+    (fault,) = rewritten(copied, as_text)
+    assert f"the column {name!r} of string; expected" in fault
+
+
+def test_samples_in_another_order_than_elsewhere_are_refused(copied):
+    """All metrics stay the same, but nothing would be paired any more."""
+
+    def turned(table):
+        return table.take(pa.array(range(len(table) - 1, -1, -1)))
+
+    rewritten(copied, turned)
+    faults = [str(fault) for fault in read_measured([copied], resample=False)[1]]
+    assert len(faults) == 2, "the records of one detector, whichever is read second"
+    assert all("another order or other labels than those of" in fault for fault in faults)
+
+
+def test_without_resampling_values_are_still_compared(copied):
+    file, record = record_of(copied)
+    record["results"][0]["metrics"]["fpr95_known_positive"]["value"] += 0.01
+    file.write_text(json.dumps(record))
+    _, (fault,) = read_measured([copied], resample=False)
+    assert "fpr95_known_positive.value" in str(fault)
+    record["results"][0]["metrics"]["fpr95_known_positive"]["value"] -= 0.01
+    record["results"][0]["metrics"]["fpr95_known_positive"]["ci_low"] -= 0.01
+    file.write_text(json.dumps(record))
+    assert read_measured([copied], resample=False)[1] == []
+    assert len(read_measured([copied])[1]) == 1

@@ -29,16 +29,25 @@ def command(
     from oodbench.cli.terminal import print_table, progress, stdout
     from oodbench.comparison.pairs import compare
     from oodbench.errors import UsageError
+    from oodbench.leaderboard.merging import merged, refuse_conflicts
+    from oodbench.leaderboard.tables import suites_of
     from oodbench.records.verification import read_measured
 
     with progress() as track:
-        measured, rejected = read_measured(folders or (Path("oodbench-results"),), track, recompute=False)
-    for fault in rejected:
+        measured, rejected = read_measured(folders or (Path("oodbench-results"),), track, resample=False)
+    kept, left_out = merged([cell for cell in measured if cell.record.suite.limit is None])
+    for fault in (*rejected, *left_out):
         click.echo(f"left out: {fault}", err=True)
-    chosen = [cell for cell in measured if not protocols or cell.record.protocol in protocols]
+    if any(cell.record.suite.limit is not None for cell in measured):
+        click.echo("records of runs with --limit are left out.", err=True)
+    if not kept:
+        raise UsageError("no record is left to compare: they are of runs with --limit, or left out for a fault.")
+    for of_suite in suites_of(kept).values():
+        refuse_conflicts(of_suite)
+    chosen = [cell for cell in kept if not protocols or cell.record.protocol in protocols]
     if not chosen:
-        there = sorted({cell.record.protocol for cell in measured})
-        raise UsageError(f"no record is under {', '.join(protocols)}; there are: {', '.join(there) or 'none'}.")
+        there = sorted({cell.record.protocol for cell in kept})
+        raise UsageError(f"no record is under {', '.join(protocols)}; there are: {', '.join(there)}.")
     pairs = compare(chosen, one, other, metric)
     if as_json:
         click.echo(json.dumps([asdict(pair) for pair in pairs], indent=1))
@@ -49,6 +58,7 @@ def command(
             "exposed to",
             "data set",
             "metric",
+            "seeds",
             one,
             other,
             "difference",
@@ -56,7 +66,7 @@ def command(
             "outcome",
         ]
         print_table(stdout(), header, [_row(pair) for pair in pairs], f"{one} against {other}", _reading(one))
-    return 1 if rejected else 0
+    return 1 if rejected or left_out else 0
 
 
 def _reading(one: str) -> str:
@@ -71,6 +81,7 @@ def _row(pair: "Pair") -> list[str]:
         " + ".join(pair.exposed) or "—",
         pair.dataset,
         pair.metric,
+        ", ".join(map(str, pair.seeds)) or "—",
         _figure(pair.one),
         _figure(pair.other),
         f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else "—",

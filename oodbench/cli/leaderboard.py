@@ -64,10 +64,11 @@ def build(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, 
     chosen = folders or (RESULTS,)
     boards, complaints = _boards(chosen, note)
     if not files:
-        click.echo(FORMATS[f".{shown}"](_with_command(boards, chosen, note, None)), nl=False)
+        option = f"--format {shown}" if shown != "md" else ""
+        click.echo(FORMATS[f".{shown}"](_with_command(boards, chosen, note, option)), nl=False)
     for file, draw in zip(files, draws, strict=True):
-        text = draw(_with_command(boards, chosen, note, file))
-        write_output(file, "--out", lambda path, text=text: Path(path).write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        content = _encoded(draw(_with_command(boards, chosen, note, f"-o {_argument(file)}")))
+        write_output(file, "--out", lambda path, content=content: Path(path).write_bytes(content))  # type: ignore[misc]
         click.echo(f"{file}: {sum(board.records for board in boards)} records.", err=True)
     return 1 if complaints else 0
 
@@ -100,10 +101,11 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None) -
     different = 0
     for file, draw in zip(files, draws, strict=True):
         try:
-            published = file.read_text(encoding="utf-8")
+            published = file.read_bytes()
         except OSError as cause:
             raise MissingPrerequisiteError(f"the board {file} cannot be read: {cause.strerror}.") from cause
-        difference = _first_difference(published, draw(_with_command(boards, folders, note, file)))
+        expected = _encoded(draw(_with_command(boards, folders, note, f"-o {_argument(file)}")))
+        difference = _first_difference(published, expected)
         different += difference is not None
         click.echo(f"{file}: {difference or 'follows from its records'}.")
     return 1 if different or complaints else 0
@@ -136,21 +138,42 @@ def _boards(folders: tuple[Path, ...], note: str | None) -> "tuple[list[Board], 
         return boards(kept, _note(folders, note)), len(rejected) + len(left_out)
 
 
-def _with_command(boards: "list[Board]", folders: Sequence[Path], note: str | None, file: Path | None) -> "list[Board]":
+def _with_command(boards: "list[Board]", folders: Sequence[Path], note: str | None, last: str) -> "list[Board]":
     """The boards with the command that makes just this file."""
-    parts = ["oodbench leaderboard build", *(quote(str(folder)) for folder in folders)]
+    parts = ["oodbench leaderboard build", *(_argument(folder) for folder in folders)]
     if note is not None:
         parts.append(f"--note {quote(note)}")
-    if file is not None:
-        parts.append(f"-o {quote(str(file))}")
-    return [board.model_copy(update={"command": " ".join(parts)}) for board in boards]
+    command = " ".join(part for part in (*parts, last) if part)
+    return [board.model_copy(update={"command": command}) for board in boards]
+
+
+def _argument(path: Path) -> str:
+    """A path that no shell and no parser takes for anything else."""
+    return quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
+def _encoded(text: str) -> bytes:
+    from oodbench.errors import UsageError
+
+    try:
+        return text.encode()
+    except UnicodeEncodeError as cause:
+        strange = text[cause.start : cause.end]
+        raise UsageError(f"the board would hold {strange!r}, which is no text; see the note and the paths.") from cause
 
 
 def _note(folders: Sequence[Path], note: str | None) -> str:
+    from oodbench.errors import UsageError
+
     if note is not None:
         return note
-    notes = [folder / NOTE for folder in folders]
-    return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in notes if file.is_file())
+    notes = []
+    for file in (folder / NOTE for folder in folders):
+        try:
+            notes += [file.read_text(encoding="utf-8").strip()] if file.is_file() else []
+        except (OSError, UnicodeDecodeError) as cause:
+            raise UsageError(f"the note {file} cannot be read as UTF-8 text; mend it, or give --note.") from cause
+    return "\n\n".join(notes)
 
 
 def _published() -> list[Path]:
@@ -165,14 +188,15 @@ def _beside(folder: Path) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _first_difference(published: str, expected: str) -> str | None:
+def _first_difference(published: bytes, expected: bytes) -> str | None:
     """Where a board differs from what its records give; None if it does not."""
     if published == expected:
         return None
-    lines, wanted = published.splitlines(), expected.splitlines()
+    lines, wanted = published.decode(errors="replace").split("\n"), expected.decode().split("\n")
     for number, (line, other) in enumerate(zip(lines, wanted, strict=False), start=1):
         if line != other:
-            at = next((i for i, (a, b) in enumerate(zip(line, other, strict=False)) if a != b), 0)
+            pairs = zip(line, other, strict=False)
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(line), len(other)))
             around = slice(max(0, at - 20), at + 40)
             return f"differs from its records: line {number} has {line[around]!r}, and they give {other[around]!r}"
     return f"differs from its records: it has {len(lines)} lines, and they give {len(wanted)}"

@@ -43,6 +43,7 @@ def command(
     from oodbench.cli.terminal import progress
     from oodbench.errors import MissingPrerequisiteError, UsageError
     from oodbench.leaderboard.assembly import boards
+    from oodbench.leaderboard.merging import merged
     from oodbench.records.verification import read_measured
 
     if file.suffix not in SUFFIXES:
@@ -55,10 +56,13 @@ def command(
             f"plots need {cause.name}; install it with `pip install 'oodbench[plots]'`."
         ) from cause
     with progress() as track:
-        measured, rejected = read_measured(folders or (Path("oodbench-results"),), track, recompute=False)
-    for fault in rejected:
+        measured, rejected = read_measured(folders or (Path("oodbench-results"),), track, resample=False)
+    kept, left_out = merged(measured)
+    for fault in (*rejected, *left_out):
         click.echo(f"left out: {fault}", err=True)
-    made = boards(measured)
+    if not kept:
+        raise UsageError("no record is left to draw: all are left out for a fault.")
+    made = boards(kept)
     if len(made) != 1:
         raise UsageError(f"the records are of {len(made)} suites or versions; a plot is of one.")
     (board,) = made
@@ -71,7 +75,7 @@ def command(
         raise UsageError("no record is under unknown-unknowns, which the plots are of.")
     draw = partial(getattr(drawing, kind), board, detectors or names[:SHOWN], datasets or there)
     write_output(file, "--out", lambda path: style.save(draw, path, file.suffix[1:]))
-    return 1 if rejected else 0
+    return 1 if rejected or left_out else 0
 
 
 def _ranking(kind: str) -> str:

@@ -83,7 +83,8 @@ def print_table(
     console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", caption: str = ""
 ) -> None:
     """One table; texts are printed as they are, never read as markup."""
-    drawn = Table(title=title or None, caption=caption or None, title_justify="left", caption_justify="left")
+    drawn = Table(title_justify="left", caption_justify="left")
+    drawn.title, drawn.caption = Text(title) if title else None, Text(caption) if caption else None
     for name in header:
         drawn.add_column(Text(name), overflow="fold")
     for row in rows:

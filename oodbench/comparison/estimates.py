@@ -115,10 +115,13 @@ def of_error(value: float, sampling: float, between: float, seeds: int, looked_a
     if error < 1e-12:
         # What differs by nothing but the rounding of a mean does not differ.
         return Difference(value, value, value, 1.0 if abs(value) < 1e-9 else 0.0)
+    # Figures are between 0 and 1.
     freedom = (seeds - 1) * ((sampling + between) / between) ** 2 if between > 0 else math.inf
     distribution = t(freedom) if math.isfinite(freedom) else norm
     half = float(distribution.isf((1 - LEVEL) / 2 / looked_at)) * error
-    return Difference(value, value - half, value + half, float(2 * distribution.sf(abs(value) / error)))
+    return Difference(
+        value, max(-1.0, value - half), min(1.0, value + half), float(2 * distribution.sf(abs(value) / error))
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

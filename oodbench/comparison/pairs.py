@@ -1,5 +1,6 @@
 """Two detectors on the same samples: the paired difference on each data set, and whether it separates them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, variance
@@ -20,6 +21,7 @@ from oodbench.comparison.entrants import (
 from oodbench.comparison.estimates import Difference, difference, holm, of_error
 from oodbench.errors import UsageError
 from oodbench.evaluation.bootstrap import RESAMPLED, replicates
+from oodbench.evaluation.influence import unseen
 from oodbench.evaluation.interval import LEVEL
 from oodbench.records.verification import Measured
 
@@ -37,6 +39,7 @@ class Pair:
         exposed: Unknown sets that both saw other samples of.
         dataset: The data set.
         metric: What is compared.
+        seeds: The seeds that both have.
         one: Figure of the first detector, mean over the seeds; None where it has none.
         other: Figure of the second.
         difference: The first less the second; None where they are not comparable.
@@ -50,6 +53,7 @@ class Pair:
     exposed: tuple[str, ...]
     dataset: str
     metric: str
+    seeds: tuple[int, ...]
     one: float | None
     other: float | None
     difference: Difference | None
@@ -116,6 +120,8 @@ def _pair(key: _Key, mine: _Cells, theirs: _Cells, one: str, other: str, name: s
     reason = _reason(key, mine, theirs, one, other)
     if not reason and None in values:
         reason = f"{metric} is missing in a record"
+    if not reason and metric.removeprefix(FAILURE) not in INFLUENCED:
+        reason = _unpaired(entered[0], entered[1], metric, dataset, shared)
     found = None if reason else _difference(entered[0], entered[1], metric, dataset, shared)
     return Pair(
         suite=f"{suite} {version}",
@@ -123,6 +129,7 @@ def _pair(key: _Key, mine: _Cells, theirs: _Cells, one: str, other: str, name: s
         exposed=exposed,
         dataset=dataset,
         metric=metric,
+        seeds=tuple(shared),
         one=values[0],
         other=values[1],
         difference=found,
@@ -147,12 +154,20 @@ def _reason(key: _Key, mine: _Cells, theirs: _Cells, one: str, other: str) -> st
     seeds = first.keys() & second.keys()
     if not seeds:
         return f"other seeds: {one} has {_listed(first)}, {other} has {_listed(second)}"
-    for seed in sorted(seeds):
-        left, right = first[seed].record, second[seed].record
-        for split in dict.fromkeys([*left.datasets, *right.datasets]):
-            a, b = left.datasets.get(split), right.datasets.get(split)
-            if a is None or b is None or a.sha256 != b.sha256:
-                return f"other data: they have other samples of {split}"
+    records = [cells[seed].record for cells in (first, second) for seed in sorted(seeds)]
+    for split in dict.fromkeys(name for record in records for name in record.datasets):
+        hashes = {part.sha256 if (part := record.datasets.get(split)) is not None else "" for record in records}
+        if len(hashes) > 1:
+            return f"other data: they have other samples of {split}"
+    return ""
+
+
+def _unpaired(one: Entrant, other: Entrant, metric: str, dataset: str, seeds: Sequence[int]) -> str:
+    """Why a resampled metric cannot be compared: the classes are not the same samples."""
+    for seed in seeds:
+        mine, theirs = (target_of(entrant.cells[seed][dataset], metric, dataset) for entrant in (one, other))
+        if (mine.positive != theirs.positive).any():
+            return f"other classifiers with seed {seed}, and so other wrong predictions; compare auroc or meta_accuracy"
     return ""
 
 
@@ -194,14 +209,11 @@ def _resampled(one: Entrant, other: Entrant, metric: str, dataset: str, seeds: S
     differences, errors = [], []
     for seed in seeds:
         mine, theirs = (target_of(entrant.cells[seed][dataset], metric, dataset) for entrant in (one, other))
-        if (mine.positive != theirs.positive).any():
-            raise UsageError(
-                f"{one.detector} and {other.detector} have other classifiers with seed {seed}, and so other wrong "
-                f"predictions, which {metric} cannot be compared over; compare the AUROC or the meta_accuracy."
-            )
         values = [entrant.value(metric, dataset, seed) or 0.0 for entrant in (one, other)]
         differences.append(values[0] - values[1])
-        errors.append(float(np.std(replicates(*mine)[row] - replicates(*theirs)[row], ddof=1)))
+        spread = float(np.std(replicates(*mine)[row] - replicates(*theirs)[row], ddof=1))
+        sizes = int(mine.positive.sum()), int((~mine.positive).sum())
+        errors.append(math.sqrt(spread**2 + sum(unseen(value, *sizes) for value in values)))
     between = variance(differences) / len(seeds) if len(seeds) > 1 else 0.0
     return of_error(mean(differences), mean(errors) ** 2, between, len(seeds))
 

@@ -1,7 +1,7 @@
 """Which detectors are tied with the best, and between which ranks each of them may stand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from oodbench.comparison.estimates import Estimate, difference, holm
@@ -16,7 +16,7 @@ class Rank:
         place: By the estimates.
         low: Best place that the data leave possible.
         high: Worst place that they leave possible.
-        tied: Whether it is one of several that cannot be separated from the first.
+        tied: Whether it is one of several that may stand first.
     """
 
     place: int
@@ -41,9 +41,9 @@ def ranks(estimates: Sequence[Estimate]) -> list[Rank]:
     for index in range(len(estimates)):
         better = sum(worse == index for _, worse in apart)
         worse = sum(first == index for first, _ in apart)
-        with_first = (order[0], index) not in apart if index != order[0] else worse < len(estimates) - 1
-        found.append(Rank(place[index], 1 + better, len(estimates) - worse, with_first))
-    return found
+        found.append(Rank(place[index], 1 + better, len(estimates) - worse, tied=better == 0))
+    several = sum(rank.tied for rank in found) > 1
+    return [replace(rank, tied=rank.tied and several) for rank in found]
 
 
 def tied_with_best(estimates: Sequence[Estimate]) -> list[bool]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.evaluation.interval import Z, wilson
-from oodbench.evaluation.metrics import Scores, Target
+from oodbench.evaluation.interval import Z, at_an_end, wilson
+from oodbench.evaluation.metrics import Scores, Target, flagged
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def auroc_influence(scores: Scores, positive: Target) -> Influenced:
     influence = np.empty(m + n)
     influence[positive] = _scaled(of_positives - value)
     influence[~positive] = _scaled(of_negatives - of_negatives.mean())
-    return Influenced(value, influence, _unseen(value, m, n))
+    return Influenced(value, influence, unseen(value, m, n))
 
 
 def balanced_accuracy_influence(scores: Scores, positive: Target, threshold: float) -> Influenced:
@@ -66,12 +66,17 @@ def balanced_accuracy_influence(scores: Scores, positive: Target, threshold: flo
         positive: (N,), with both classes.
         threshold: From the fitting split.
     """
-    decided = (scores >= threshold) == positive
+    decided = flagged(scores, threshold) == positive
     value = float((decided[positive].mean() + decided[~positive].mean()) / 2)
-    influence = np.empty(len(scores))
+    influence, unseen_of_both = np.empty(len(scores)), 0.0
     for members in (positive, ~positive):
-        influence[members] = _scaled(decided[members] - decided[members].mean()) / 2
-    return Influenced(value, influence, _unseen(value, int(positive.sum()), int((~positive).sum())))
+        of_class = decided[members]
+        influence[members] = _scaled(of_class - of_class.mean()) / 2
+        # Few samples show too little of the variance of a share; Wilson's interval says how much is missing.
+        interval = wilson(float(of_class.mean()), len(of_class))
+        seen = float(np.square(influence[members]).sum())
+        unseen_of_both += max(0.0, ((interval.high - interval.low) / (2 * Z)) ** 2 / 4 - seen)
+    return Influenced(value, influence, unseen_of_both)
 
 
 def _share_below(values: Scores, ordered: Scores) -> NDArray[np.float64]:
@@ -87,9 +92,9 @@ def _scaled(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
     return deviations / math.sqrt(n * (n - 1)) if n > 1 else np.zeros(n)
 
 
-def _unseen(value: float, m: int, n: int) -> float:
-    """The variance that Wilson's interval has where the samples show none."""
-    if min(m, n) > 1 and 0.0 < value < 1.0:
+def unseen(value: float, m: int, n: int) -> float:
+    """The variance that Wilson's interval has where the samples show none: at 0 and 1, and with one in a class."""
+    if min(m, n) > 1 and not at_an_end(value):
         return 0.0
     interval = wilson(value, min(m, n))
     return (max(interval.high - value, value - interval.low) / Z) ** 2

@@ -27,11 +27,16 @@ def on_logit_scale(value: float, variance: float, smallest: int) -> Interval:
         smallest: Size of the smaller class: where the samples show no variance, at 0 and 1 or with one sample in a
             class, Wilson's interval of a share among so many takes the place.
     """
-    if smallest < 2 or value in (0.0, 1.0):
+    if smallest < 2 or at_an_end(value):
         return wilson(value, smallest)
     half = Z * math.sqrt(variance) / (value * (1 - value))
     centre = float(logit(value))
     return containing(value, float(expit(centre - half)), float(expit(centre + half)))
+
+
+def at_an_end(value: float) -> bool:
+    """Whether a figure is 0 or 1, but for the rounding of a mean."""
+    return min(value, 1 - value) < 1e-12
 
 
 def wilson(share: float, n: int) -> Interval:

@@ -27,7 +27,7 @@ def metrics(scores: Scores, positive: Target, threshold: float | None) -> dict[s
         names = ("auroc", "aupr_unknown", "aupr_known", "fpr95_unknown_positive", "fpr95_known_positive")
         return dict.fromkeys((*names, "meta_accuracy"))
     above = cumulated(scores, positive)
-    below = cumulated(-scores, negative)
+    below = _from_below(*above)
     return {
         "auroc": _area(*above),
         "aupr_unknown": _average_precision(*above),
@@ -57,8 +57,14 @@ def cumulated(scores: Scores, positive: Target) -> tuple[NDArray[np.int64], NDAr
 
 def balanced_accuracy(scores: Scores, positive: Target, threshold: float) -> float:
     """Mean of the share of positives at or above the threshold and the share of negatives below it."""
-    flagged = scores >= threshold
-    return float((flagged[positive].mean() + (~flagged[~positive]).mean()) / 2)
+    decided = flagged(scores, threshold)
+    return float((decided[positive].mean() + (~decided[~positive]).mean()) / 2)
+
+
+def flagged(scores: Scores, threshold: float) -> Target:
+    """Whether each score is at or above a threshold, compared in float64: in float32 it may be rounded to a score."""
+    decided: Target = scores.astype(np.float64) >= threshold
+    return decided
 
 
 def best_threshold(scores: Scores, positive: Target) -> float | None:
@@ -76,6 +82,14 @@ def best_threshold(scores: Scores, positive: Target) -> float | None:
     # Not below the next score: the mean of two neighbouring floats may be rounded to it.
     middle = distinct[best + 1] / 2 + distinct[best] / 2
     return float(middle if middle > distinct[best + 1] else distinct[best])
+
+
+def _from_below(
+    positives: NDArray[np.int64], negatives: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The numbers of negatives and positives with at most each distinct score, from the smallest score up."""
+    below = negatives[-1] - np.append(0, negatives[:-1]), positives[-1] - np.append(0, positives[:-1])
+    return below[0][::-1], below[1][::-1]
 
 
 def _area(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:

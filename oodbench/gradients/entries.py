@@ -4,7 +4,6 @@ Two ways that give the same: with the extra ``fast`` a numba kernel that reads e
 operations, which read it several times.
 """
 
-import importlib.util
 import logging
 from functools import cache
 from importlib.metadata import version
@@ -22,7 +21,9 @@ COLUMNS = 6
 @cache
 def path() -> str:
     """Which of the two ways is taken on processors, with its version; said once at INFO level."""
-    if importlib.util.find_spec("numba") is None:
+    try:
+        import numba  # noqa: F401
+    except ImportError:
         logger.info("gradient statistics by torch operations; pip install 'oodbench[fast]' makes them faster.")
         return "torch"
     logger.info("gradient statistics by a numba kernel.")

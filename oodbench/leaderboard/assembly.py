@@ -81,7 +81,11 @@ def digest(records: Sequence[Record]) -> str:
 
 
 def _datasets(records: Sequence[Record]) -> dict[str, DatasetPart]:
-    return dict(sorted((name, part) for record in records for name, part in record.datasets.items()))
+    found: dict[str, DatasetPart] = {}
+    for record in records:
+        for name, part in record.datasets.items():
+            found.setdefault(name, part)
+    return dict(sorted(found.items(), key=lambda item: item[0]))
 
 
 def _dataset(name: str, part: DatasetPart) -> DatasetStamp:

@@ -60,7 +60,7 @@ class Row(_Part):
         rank: Its place; None if a figure that ranks is missing.
         rank_low: Best place that the data leave possible.
         rank_high: Worst place that the data leave possible.
-        tied: Whether it cannot be separated from the first.
+        tied: Whether it is one of several that may stand first.
         cost_ms: Milliseconds for each image, evidence and scoring, mean over the seeds.
         figures: One for each column.
     """

@@ -17,6 +17,8 @@ FPR = np.unique(np.round(np.concatenate([[0.0], np.geomspace(1e-3, 1, 37), np.li
 COVERAGE = np.round(np.linspace(0.05, 1, 39), 4)
 BINS = 24
 DIGITS = 4
+LARGEST = 1e300
+"""Scores beyond are drawn here: the width of a bin has to be a number."""
 
 
 def curves(cells: Sequence[Measured], datasets: Sequence[str]) -> list[Curve]:
@@ -77,7 +79,7 @@ def true_positive_rates(known: Samples, unknown: Samples) -> NDArray[np.float64]
 
 def _edges(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Limits of bins of equal width between the 0.5 % and the 99.5 % quantile; the outer bins hold what is beyond."""
-    low, high = np.quantile(scores.astype(np.float64), [0.005, 0.995])
+    low, high = np.clip(np.quantile(scores.astype(np.float64), [0.005, 0.995]), -LARGEST, LARGEST)
     if low == high:
         low, high = low - 0.5, high + 0.5
     return np.linspace(low, high, BINS + 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from oodbench.comparison.entrants import detector_identity, detector_labels
 from oodbench.errors import UsageError
+from oodbench.records.record import Record
 from oodbench.records.verification import Measured, Rejected
 
 
@@ -24,7 +25,7 @@ def merged(cells: Sequence[Measured]) -> tuple[list[Measured], list[Rejected]]:
         suite = record.suite.name, record.suite.version
         hashes = {(*suite, name): part.sha256 for name, part in record.datasets.items()}
         other = next((key for key, digest in hashes.items() if key in samples and samples[key][0] != digest), None)
-        cell = (*suite, record.protocol, tuple(record.exposed), record.seed, detector_identity(record))
+        cell = (*suite, record.protocol, tuple(record.exposed), tested(record), record.seed, detector_identity(record))
         if other is not None and samples[other][1].parent != folder:
             left_out.append(Rejected(one.file, f"it is of other samples of {other[2]} than {samples[other][1]}"))
         elif cell in taken and taken[cell].parent != folder:
@@ -37,6 +38,13 @@ def merged(cells: Sequence[Measured]) -> tuple[list[Measured], list[Rejected]]:
     return kept, left_out
 
 
+def tested(record: Record) -> tuple[str, ...]:
+    """The sets that a record has or would have results of: a protocol may test one after the other."""
+    return tuple(result.dataset for result in record.results) or tuple(
+        name for name in record.datasets if not name.endswith(")")
+    )
+
+
 def refuse_conflicts(cells: Sequence[Measured]) -> None:
     """No figure may silently come from one of two records, or from samples that other figures are not from.
 
@@ -44,10 +52,10 @@ def refuse_conflicts(cells: Sequence[Measured]) -> None:
         UsageError: Two records of one suite are of the same cell, or of other samples of a data set.
     """
     labels = detector_labels(measured.record for measured in cells)
-    seen: dict[tuple[str, str, tuple[str, ...], int], str] = {}
+    seen: dict[tuple[str, str, tuple[str, ...], int, tuple[str, ...]], str] = {}
     hashes: dict[str, tuple[str, str]] = {}
     for record in (measured.record for measured in cells):
-        cell = (record.protocol, labels[detector_identity(record)], tuple(record.exposed), record.seed)
+        cell = record.protocol, labels[detector_identity(record)], tuple(record.exposed), record.seed, tested(record)
         other = seen.setdefault(cell, record.cell_id)
         if other != record.cell_id:
             raise UsageError(

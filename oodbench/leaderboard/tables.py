@@ -64,7 +64,7 @@ def tables(cells: Sequence[Measured]) -> list[Table]:
     for measured in ordered:
         by_protocol.setdefault(measured.record.protocol, []).append(measured)
     datasets = datasets_of(ordered)
-    unmoved = _unmoved(ordered, labels) if UNEXPOSED in by_protocol else set()
+    unmoved = _unmoved(ordered, labels) & _complete(by_protocol.get(UNEXPOSED, []), labels)
     estimator = Estimator(ordered)
     return [
         _table(protocol, by_protocol[protocol], labels, datasets, unmoved, estimator)
@@ -104,6 +104,16 @@ def _unmoved(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
     return {label for label, seen in exposures.items() if len(seen) > 1} - moved - failed
 
 
+def _complete(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
+    """Detectors that lack no cell of a protocol, so that another table can refer to it."""
+    seen: dict[str, set[tuple[int, str]]] = {}
+    for record in (measured.record for measured in cells):
+        figures = seen.setdefault(labels[detector_identity(record)], set())
+        figures.update((record.seed, result.dataset) for result in record.results)
+    everything = set().union(*seen.values())
+    return {label for label, figures in seen.items() if figures == everything and figures}
+
+
 def _table(
     protocol: str,
     cells: list[Measured],
@@ -115,7 +125,9 @@ def _table(
     seeds = sorted({measured.record.seed for measured in cells})
     finished = [measured for measured in cells if measured.record.status == "ok"]
     present = {result.dataset for measured in finished for result in measured.record.results}
-    tested = [name for name in datasets if name in present]
+    unknown = {r.dataset for one in finished for r in one.record.results if r.role == "unknown"}
+    # A protocol that tests both has its table of unknown sets.
+    tested = [name for name in datasets if name in (unknown or present)]
     columns = _columns(finished, tested)
     # Exposing a detector to one set after the other makes a matrix; otherwise a detector has one row.
     by_exposure = any(
@@ -140,13 +152,13 @@ def _caption(finished: list[Measured], seeds: list[int]) -> str:
     if not finished:
         return "No cell has a result"
     roles = {result.role for measured in finished for result in measured.record.results}
-    what = "Wrong against right predictions" if roles == {"known"} else "AUROC, unknown against known"
+    what = "Wrong against right predictions" if "unknown" not in roles else "AUROC, unknown against known"
     listed = ", ".join(str(seed) for seed in seeds)
     return f"{what}; {'mean over seeds' if len(seeds) > 1 else 'seed'} {listed}"
 
 
 def _columns(finished: list[Measured], tested: list[str]) -> list[Column]:
-    results = [result for measured in finished for result in measured.record.results]
+    results = [result for one in finished for result in one.record.results if result.dataset in tested]
     if not results:
         return []
     if all(result.role == "known" for result in results):
@@ -212,20 +224,24 @@ def _figures(everyone: list[Entrant], column: Column, seeds: list[int], estimato
     return [
         Figure(value=None)
         if one is None
-        else Figure(
-            value=one.value,
-            low=one.interval.low,
-            high=one.interval.high,
-            spread=one.spread,
-            tied=next(tied),
-            exposed=len(column.datasets) == 1 and column.datasets[0] in entrant.exposed,
+        else _from_estimate(one).model_copy(
+            update={
+                "tied": next(tied),
+                "exposed": len(column.datasets) == 1 and column.datasets[0] in entrant.exposed,
+            }
         )
+        if column.metric.endswith(PRIMARY)
+        else _from_records(entrant, column, seeds).model_copy(update={"tied": next(tied)})
         for entrant, one in zip(everyone, estimates, strict=True)
     ]
 
 
+def _from_estimate(one: Estimate) -> Figure:
+    return Figure(value=one.value, low=one.interval.low, high=one.interval.high, spread=one.spread)
+
+
 def _from_records(entrant: Entrant, column: Column, seeds: list[int]) -> Figure:
-    """A metric of one data set whose influences are not known.
+    """A metric of one data set as the records have it.
 
     The interval of the mean over seeds goes from the mean of the lower ends to that of the upper ends: all seeds have
     the same test samples, and their errors add up at most.

@@ -17,6 +17,11 @@ class Case:
     exposed: tuple[str, ...]
     tested: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Any sequences of names will do."""
+        object.__setattr__(self, "exposed", tuple(self.exposed))
+        object.__setattr__(self, "tested", tuple(self.tested))
+
 
 Protocol = Callable[[Sequence[str]], list[Case]]
 """Names of the suite's unknown sets to the cases to run."""

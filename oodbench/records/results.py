@@ -15,7 +15,7 @@ from scipy.special import expit
 from oodbench.evaluation import bootstrap, risk
 from oodbench.evaluation.influence import auroc_influence
 from oodbench.evaluation.interval import Interval, containing, mean_of_shares, on_logit_scale
-from oodbench.evaluation.metrics import metrics
+from oodbench.evaluation.metrics import flagged, metrics
 from oodbench.records.record import Metric, Result
 
 Memo = dict[bytes, dict[str, Metric]]
@@ -44,6 +44,7 @@ def results(
     memo: Memo,
     *,
     log_odds: bool = False,
+    resample: bool = True,
 ) -> list[Result]:
     """One result for each unknown set; without any, one for the known set alone.
 
@@ -53,11 +54,15 @@ def results(
         threshold: From the fitting split, for ``meta_accuracy``; None if there is none.
         memo: What was computed before.
         log_odds: Whether scores are the log-odds of being wrong, whose calibration can be measured.
+        resample: Whether the metrics that need it get their intervals by resampling, which takes nearly all of the
+            time; without, they have none.
     """
     name, base = known
     n_known, n_wrong = len(base.wrong), int(base.wrong.sum())
     if not unknown:
-        values = _prefixed(_metrics(base.scores, base.wrong, threshold, memo)) | _risks(base, memo, log_odds=log_odds)
+        values = _prefixed(_metrics(base.scores, base.wrong, threshold, memo, resample=resample)) | _risks(
+            base, memo, log_odds=log_odds, resample=resample
+        )
         return [
             Result(dataset=name, role="known", group="-", n_known=n_known, n_wrong=n_wrong, n_unknown=0, metrics=values)
         ]
@@ -74,8 +79,8 @@ def results(
                 n_known=n_known,
                 n_wrong=n_wrong,
                 n_unknown=len(samples.scores),
-                metrics=_plain(_metrics(scores, novel, threshold, memo))
-                | _prefixed(_metrics(scores, wrong, threshold, memo)),
+                metrics=_plain(_metrics(scores, novel, threshold, memo, resample=resample))
+                | _prefixed(_metrics(scores, wrong, threshold, memo, resample=resample)),
             )
         )
     return found
@@ -90,18 +95,20 @@ def _prefixed(values: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def _metrics(
-    scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float | None, memo: Memo
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float | None, memo: Memo, *, resample: bool
 ) -> dict[str, Metric]:
     """Every metric for one target, with its interval; None where a class is missing."""
     key = _key(scores, positive)
     if key not in memo:
-        memo[key] = _without_threshold(scores, positive)
+        memo[key] = _without_threshold(scores, positive, resample=resample)
     missing = threshold is None or positive.all() or not positive.any()
     accuracy = Metric(value=None) if missing else _meta_accuracy(scores, positive, float(threshold or 0.0))
     return memo[key] | {"meta_accuracy": accuracy}
 
 
-def _without_threshold(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> dict[str, Metric]:
+def _without_threshold(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], *, resample: bool
+) -> dict[str, Metric]:
     values = {name: value for name, value in metrics(scores, positive, None).items() if name != "meta_accuracy"}
     present = {name: value for name, value in values.items() if value is not None}
     if len(present) < len(values):
@@ -109,24 +116,31 @@ def _without_threshold(scores: NDArray[np.floating], positive: NDArray[np.bool_]
     smallest = int(min(positive.sum(), (~positive).sum()))
     curve = on_logit_scale(present["auroc"], auroc_influence(scores, positive).variance, smallest)
     area = {"aurc": risk.aurc(scores, positive)}
+    if not resample:
+        return {name: Metric(value=value) for name, value in {**present, **area}.items()} | {"auroc": _metric(curve)}
     resampled = bootstrap.intervals({**present, **area}, bootstrap.replicates(scores, positive), smallest)
     return {name: _metric(interval) for name, interval in {"auroc": curve, **resampled}.items()}
 
 
 def _meta_accuracy(scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float) -> Metric:
-    flagged = scores >= threshold
-    hits, rejections = float(flagged[positive].mean()), float((~flagged[~positive]).mean())
+    decided = flagged(scores, threshold)
+    hits, rejections = float(decided[positive].mean()), float((~decided[~positive]).mean())
     return _metric(mean_of_shares(hits, int(positive.sum()), rejections, int((~positive).sum())))
 
 
-def _risks(known: Samples, memo: Memo, *, log_odds: bool) -> dict[str, Metric]:
+def _risks(known: Samples, memo: Memo, *, log_odds: bool, resample: bool) -> dict[str, Metric]:
     """Areas under the risk–coverage curves, and the calibration of a detector that states probabilities."""
     if known.wrong.all() or not known.wrong.any():
         return dict.fromkeys(("aurc", "augrc"), Metric(value=None))
     of_target = memo[_key(known.scores, known.wrong)]
     found = {"aurc": of_target["aurc"], "augrc": _augrc(known, of_target["auroc"])}
     if log_odds:
-        found[CALIBRATED] = _metric(bootstrap.calibration_interval(expit(known.scores), known.wrong))
+        probability = expit(known.scores)
+        found[CALIBRATED] = (
+            _metric(bootstrap.calibration_interval(probability, known.wrong))
+            if resample
+            else Metric(value=risk.expected_calibration_error(probability, known.wrong, bins=bootstrap.BINS))
+        )
     return found
 
 

@@ -17,7 +17,13 @@ from oodbench.progress import Track, silent
 from oodbench.records.record import Metric, Record, Result, identity
 from oodbench.records.results import CALIBRATED, Memo, Samples, results
 
-COLUMNS = ("dataset", "index", "label", "prediction", "score")
+COLUMNS = {
+    "dataset": (lambda kind: pa.types.is_string(_plain(kind)), "text without gaps"),
+    "index": (pa.types.is_integer, "whole numbers without gaps"),
+    "label": (pa.types.is_integer, "whole numbers without gaps"),
+    "prediction": (pa.types.is_integer, "whole numbers without gaps"),
+    "score": (lambda kind: kind in (pa.float32(), pa.float64()), "float32 or float64 without gaps"),
+}
 # The two ways to sweep resamples agree to float32 accuracy; whoever edits a figure by less changes none on a board.
 TOLERANCE = 1e-6
 
@@ -53,29 +59,41 @@ class Rejected:
         return f"{self.file}: {self.reason}."
 
 
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 class _InvalidError(Exception):
     """Why a record is rejected."""
 
 
 @dataclass(frozen=True)
 class _ScoreFile:
-    """A file of scores: the hash of its bytes, and of each test set the labels (n,), predictions (n,), scores (n,)."""
+    """A file of scores.
+
+    Attributes:
+        sha256: Hash of its bytes.
+        n: Number of rows.
+        orders: Of each test set the hash of its indices and labels.
+        sets: Of each test set the labels (n,), predictions (n,) and scores (n,).
+    """
 
     sha256: str
     n: int
+    orders: Mapping[str, str]
     sets: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]]
 
 
 def read_measured(
-    folders: Iterable[Path], track: Track = silent, *, recompute: bool = True
+    folders: Iterable[Path], track: Track = silent, *, resample: bool = True
 ) -> tuple[list[Measured], list[Rejected]]:
     """The records of some results folders, each cell once, with their scores; and what had to be left out.
 
     Args:
         folders: Results folders.
         track: Shows progress.
-        recompute: Whether every metric and interval is computed again from the scores and compared, which takes as long
-            as it took in the run; hashes and counts are compared in any case.
+        resample: Whether the intervals that come from resampling are computed again too, which takes as long as it took
+            in the run. All else is computed again from the scores and compared in any case.
 
     Raises:
         MissingPrerequisiteError: A folder holds no records.
@@ -84,14 +102,21 @@ def read_measured(
     rejected: list[Rejected] = []
     scores: dict[Path, _ScoreFile] = {}
     memo: Memo = {}
+    orders: dict[str, tuple[str, Path]] = {}
     files = [file for folder in folders for file in record_files(folder)]
     for file in track(files, len(files), "verifying records"):
         try:
-            one = _measured(file, scores, memo if recompute else None)
+            one = _measured(file, scores, memo, resample=resample)
+            _refuse_other_order(one, scores, orders)
         except _InvalidError as error:
             rejected.append(Rejected(file, str(error)))
         else:
-            measured.setdefault(one.record.cell_id, one)
+            other = measured.setdefault(one.record.cell_id, one)
+            mine, theirs = one.record.scores, other.record.scores
+            if mine is not None and theirs is None:
+                measured[one.record.cell_id] = one
+            elif mine is not None and theirs is not None and mine.sha256 != theirs.sha256:
+                rejected.append(Rejected(file, f"its cell is already there from {other.file}, with other scores"))
     return list(measured.values()), rejected
 
 
@@ -115,7 +140,7 @@ def record_files(folder: Path) -> list[Path]:
     return files
 
 
-def _measured(file: Path, files: dict[Path, _ScoreFile], memo: Memo | None) -> Measured:
+def _measured(file: Path, files: dict[Path, _ScoreFile], memo: Memo, *, resample: bool) -> Measured:
     record = parse(file)
     if identity(record) != record.cell_id or file.stem != record.cell_id:
         raise _InvalidError(
@@ -123,30 +148,64 @@ def _measured(file: Path, files: dict[Path, _ScoreFile], memo: Memo | None) -> M
             f"data and versions gives {identity(record)}, so one of them was changed"
         )
     measured = _with_scores(record, file, files)
-    if memo is not None and record.status == "ok":
-        _refuse_differences(record.results, _results_again(measured, memo))
+    if record.status == "ok":
+        _refuse_differences(record.results, _results_again(measured, memo, resample=resample), resample=resample)
     return measured
+
+
+def _refuse_other_order(measured: Measured, files: dict[Path, _ScoreFile], orders: dict[str, tuple[str, Path]]) -> None:
+    """Samples are paired by their place in the file: all files have the same samples of a data set at the same places.
+
+    Raises:
+        _InvalidError: This record's file has others.
+    """
+    record = measured.record
+    if record.scores is None:
+        return
+    file = files[_path_of(record.scores.path, measured.file)]
+    for name in measured.samples:
+        digest = file.orders[name]
+        first, where = orders.setdefault(f"{record.suite.name} {record.datasets[name].sha256}", (digest, measured.file))
+        if first != digest:
+            raise _InvalidError(f"its samples of {name} have another order or other labels than those of {where}")
 
 
 def _with_scores(record: Record, file: Path, files: dict[Path, _ScoreFile]) -> Measured:
     if record.status != "ok":
+        if record.results or record.scores is not None:
+            raise _InvalidError(f"it is of a cell that {record.status}, and has results or scores")
         return Measured(record, file, {})
     if record.scores is None:
         raise _InvalidError("it has results and names no scores")
-    folder = file.parents[1]
-    path = (folder / record.scores.path).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise _InvalidError(f"its scores are at {record.scores.path}, outside its results folder")
+    path = _path_of(record.scores.path, file)
     if path not in files:
         files[path] = _read_scores(path)
     return Measured(record, file, _samples(record, files[path]))
 
 
-def _results_again(measured: Measured, memo: Memo) -> list[Result]:
+def _path_of(scores: str, file: Path) -> Path:
+    """Where a record's scores are.
+
+    Raises:
+        _InvalidError: Outside the results folder, or nowhere.
+    """
+    folder = file.parents[1]
+    try:
+        path = (folder / scores).resolve()
+        inside = path.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as cause:
+        raise _InvalidError(f"its scores are at {scores!r}, which is no path") from cause
+    if not inside:
+        raise _InvalidError(f"its scores are at {scores}, outside its results folder")
+    return path
+
+
+def _results_again(measured: Measured, memo: Memo, *, resample: bool) -> list[Result]:
     record, (known, *_) = measured.record, measured.samples
     unknown = [(name, record.datasets[name].group, samples) for name, samples in measured.samples.items()][1:]
     stated = any(CALIBRATED in result.metrics for result in record.results)
-    return results((known, measured.samples[known]), unknown, record.threshold, memo, log_odds=stated)
+    base = known, measured.samples[known]
+    return results(base, unknown, record.threshold, memo, log_odds=stated, resample=resample)
 
 
 def parse(file: Path) -> Record:
@@ -171,20 +230,29 @@ def _read_scores(path: Path) -> _ScoreFile:
         table = pq.read_table(io.BytesIO(content))
     except OSError as cause:
         raise _InvalidError(f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}") from cause
-    except pa.ArrowException as cause:
+    except (pa.ArrowException, UnicodeDecodeError) as cause:
         raise _InvalidError(f"its scores {path} are no parquet file") from cause
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise _InvalidError(f"its scores {path} have no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+    for name, (fits, expected) in COLUMNS.items():
+        if table.column_names.count(name) != 1:
+            raise _InvalidError(
+                f"its scores {path} lack the column {name!r}; expected one each of {', '.join(COLUMNS)}"
+            )
+        column = table[name]
+        if not fits(column.type) or column.null_count:
+            raise _InvalidError(f"its scores {path} have the column {name!r} of {column.type}; expected {expected}")
     names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
-    labels, predictions, scores = (table[name].to_numpy() for name in ("label", "prediction", "score"))
+    indices, labels, predictions, scores = (
+        table[name].to_numpy() for name in ("index", "label", "prediction", "score")
+    )
     if not np.isfinite(scores).all():
         raise _InvalidError(f"its scores {path} hold NaN or infinite scores")
-    sets = {}
+    sets, orders = {}, {}
     for name in dict.fromkeys(names):
         members = names == name
         sets[name] = labels[members], predictions[members], scores[members]
-    return _ScoreFile(hashlib.sha256(content).hexdigest(), len(names), sets)
+        order = np.stack([indices[members], labels[members]]).astype("<i8")
+        orders[name] = hashlib.sha256(order.tobytes()).hexdigest()
+    return _ScoreFile(hashlib.sha256(content).hexdigest(), len(names), orders, sets)
 
 
 def _samples(record: Record, file: _ScoreFile) -> dict[str, Samples]:
@@ -203,7 +271,7 @@ def _samples(record: Record, file: _ScoreFile) -> dict[str, Samples]:
         if record.datasets[name].n != len(scores):
             raise _InvalidError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
         samples[name] = Samples(scores, predictions != labels)
-    if abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) > TOLERANCE:
+    if not abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) <= TOLERANCE:
         raise _InvalidError(
             f"the classifier's accuracy is {record.classifier.accuracy}, and its predictions give "
             f"{1 - samples[known[0]].wrong.mean():.6f}"
@@ -211,7 +279,7 @@ def _samples(record: Record, file: _ScoreFile) -> dict[str, Samples]:
     return samples
 
 
-def _refuse_differences(stated: list[Result], expected: list[Result]) -> None:
+def _refuse_differences(stated: list[Result], expected: list[Result], *, resample: bool) -> None:
     """Compare what a record states with what its scores give.
 
     Raises:
@@ -230,11 +298,12 @@ def _refuse_differences(stated: list[Result], expected: list[Result]) -> None:
             strange = sorted(one.metrics.keys() ^ other.metrics.keys())
             raise _InvalidError(f"{one.dataset}: it lacks or adds the metric {strange[0]}")
         for name, metric in one.metrics.items():
-            _refuse_other(f"{one.dataset}: {name}", metric, other.metrics[name])
+            _refuse_other(f"{one.dataset}: {name}", metric, other.metrics[name], resample=resample)
 
 
-def _refuse_other(what: str, stated: Metric, expected: Metric) -> None:
-    for key in ("value", "ci_low", "ci_high"):
+def _refuse_other(what: str, stated: Metric, expected: Metric, *, resample: bool) -> None:
+    resampled = not resample and expected.ci_low is None
+    for key in ("value",) if resampled else ("value", "ci_low", "ci_high"):
         one, other = getattr(stated, key), getattr(expected, key)
-        if (one is None) != (other is None) or (one is not None and abs(one - other) > TOLERANCE):
+        if (one is None) != (other is None) or (one is not None and not abs(one - other) <= TOLERANCE):
             raise _InvalidError(f"{what}.{key} is {one}, and its scores give {other}")

@@ -18,8 +18,13 @@ def csv(boards: Sequence[Board]) -> str:
     text = io.StringIO()
     table = writer.writer(text, lineterminator="\n")
     table.writerow(HEADER)
-    table.writerows(_lines(boards))
+    table.writerows([[_plain(cell) for cell in line] for line in _lines(boards)])
     return text.getvalue()
+
+
+def _plain(cell: object) -> object:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _lines(boards: Sequence[Board]) -> list[list[object]]:

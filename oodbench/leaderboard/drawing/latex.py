@@ -23,8 +23,9 @@ def _board(board: Board) -> str:
         f"oodbench {board.generator}; SHA-256 of the records {board.digest}"
     )
     drawn = [_table(table, board) for table in board.tables if table.rows]
-    lines = [f"% {_one_line(stamp)}", *drawn, f"% Made again by: {_one_line(board.command)}" if board.command else ""]
-    return "\n".join(line for line in lines if line) + "\n"
+    again = [f"% {line}" for line in board.command.splitlines()]
+    lines = [f"% {_one_line(stamp)}", *drawn, *(["% Made again by", *again] if again else [])]
+    return "\n".join(lines) + "\n"
 
 
 def _table(table: Table, board: Board) -> str:

@@ -17,9 +17,9 @@ def markdown(boards: Sequence[Board]) -> str:
 def _board(board: Board) -> str:
     seeds = ", ".join(str(seed) for seed in board.seeds)
     parts = [
-        f"# Leaderboard: {board.suite}, version {board.version}",
+        f"# Leaderboard: {_escaped(board.suite)}, version {board.version}",
         f"{board.records} records, seeds {seeds}.",
-        f"**Made on a subset of the data.** {board.subset}" if board.subset else "",
+        f"**Made on a subset of the data.** {_escaped(board.subset)}" if board.subset else "",
         board.note,
         wording.READING.format(bold="Bold", star="\\*"),
         *_claims(board.claims),
@@ -49,13 +49,14 @@ def _claims(claims: Sequence[Claim]) -> list[str]:
 
 def _table(table: Table) -> list[str]:
     exposes = wording.shows_exposure(table)
-    header = ["rank", "detector", *(["exposed to"] if exposes else []), *(c.name for c in table.columns), "ms / image"]
+    names = [_escaped(column.name) for column in table.columns]
+    header = ["rank", "detector", *(["exposed to"] if exposes else []), *names, "ms / image"]
     complete = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is not None]
     others = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is None]
     line = [["", "*unranked: a figure is missing*", *[""] * (len(header) - 2)]] if others else []
     notes = "\n".join(f"- {_escaped(sentence)}" for sentence in table.notes)
     drawn = _grid(header, [*complete, *line, *others]) if table.rows else ""
-    return [f"## {table.title}", f"{table.caption}.", drawn, notes]
+    return [f"## {_escaped(table.title)}", f"{_escaped(table.caption)}.", drawn, notes]
 
 
 def _row(row: Row, table: Table, *, exposes: bool) -> list[str]:
@@ -97,7 +98,8 @@ def _origin(board: Board) -> list[str]:
     ]
     sources = [[_code(one.sha256), one.source] for one in board.datasets]
     classifiers = [
-        [str(one.seed), one.name, f"{one.accuracy:.4f}", _code(one.weights_sha256)] for one in board.classifiers
+        [str(one.seed), _escaped(one.name), f"{one.accuracy:.4f}", _code(one.weights_sha256)]
+        for one in board.classifiers
     ]
     detectors = ", ".join(f"{one.name} ({one.distribution} {one.version})" for one in board.detectors)
     return [
