@@ -1,6 +1,7 @@
 """``oodbench compare``."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ def command(
         raise UsageError(f"no record is under {', '.join(protocols)}; there are: {', '.join(there)}.")
     pairs = compare(chosen, one, other, metric)
     if as_json:
-        click.echo(json.dumps([asdict(pair) for pair in pairs], indent=1))
+        tested = sum(pair.p is not None for pair in pairs)
+        about = {"detectors": [one, other], "adjusted_for": tested}
+        click.echo(json.dumps([{**about, **asdict(pair)} for pair in pairs], indent=1))
     else:
         header = [
             "suite",
@@ -65,16 +68,23 @@ def command(
             "p (Holm)",
             "outcome",
         ]
-        print_table(stdout(), header, [_row(pair) for pair in pairs], f"{one} against {other}", _reading(one))
+        print_table(stdout(), header, [_row(pair) for pair in pairs], f"{one} against {other}", _reading(one, pairs))
     return 1 if rejected or left_out else 0
 
 
-def _reading(one: str) -> str:
-    return f"The outcome is that of {one}; difference with its 95 % interval over test samples and seeds."
+def _reading(one: str, pairs: "Sequence[Pair]") -> str:
+    tested = [pair for pair in pairs if pair.p is not None]
+    about = "test samples and seeds" if all(len(pair.seeds) > 1 for pair in tested) else "test samples; of one training"
+    return (
+        f"The outcome is that of {one}. The interval is that of the row alone, over {about}; p and outcome are "
+        f"adjusted for the {len(tested)} comparisons of the table."
+    )
 
 
 def _row(pair: "Pair") -> list[str]:
     found = pair.difference
+    # Enough for a difference to be seen.
+    digits = 6 if found is not None and 0 < abs(found.value) < 0.001 else 4
     return [
         pair.suite,
         pair.protocol,
@@ -82,13 +92,13 @@ def _row(pair: "Pair") -> list[str]:
         pair.dataset,
         pair.metric,
         ", ".join(map(str, pair.seeds)) or "—",
-        _figure(pair.one),
-        _figure(pair.other),
-        f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" if found else "—",
+        _figure(pair.one, digits),
+        _figure(pair.other, digits),
+        f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]" if found else "—",
         "—" if pair.p is None else f"{pair.p:.2g}",
         pair.outcome + (f": {pair.reason}" if pair.reason else ""),
     ]
 
 
-def _figure(value: float | None) -> str:
-    return "—" if value is None else f"{value:.4f}"
+def _figure(value: float | None, digits: int) -> str:
+    return "—" if value is None else f"{value:.{digits}f}"

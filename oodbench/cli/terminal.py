@@ -55,13 +55,16 @@ def print_results(cells: Sequence[Measured]) -> None:
                 console.print(Text(f"  {note}"), soft_wrap=True)
         found = claims(of_suite)
         if found:
-            rows = [[str(one.number), one.text, one.outcome, _signed(one)] for one in found]
-            print_table(console, ["", "claim", "outcome", "figure"], rows, f"{name} {version}: the paper's claims")
+            rows = [[str(one.number), one.text, one.outcome, _signed(one), one.criterion] for one in found]
+            header = ["", "claim", "outcome", "figure", "holds if"]
+            print_table(console, header, rows, f"{name} {version}: the claims of Oberdiek, Rottmann, Gottschalk 2018")
+        seeds = sorted({one.record.seed for one in of_suite})
+        console.print(Text(wording.reading(seeds, bold="In boards, bold", star="*"), style="dim"))
 
 
 def _header(table: BoardTable) -> list[str]:
     exposed = ["exposed to"] if wording.shows_exposure(table) else []
-    return ["rank", "detector", *exposed, *(column.name for column in table.columns), "ms / image"]
+    return ["rank", "detector", *exposed, *map(wording.column, table.columns), "ms / image"]
 
 
 def _row(row: Row, table: BoardTable) -> list[str]:

@@ -30,6 +30,8 @@ class Claim(BaseModel):
         low: Lower end of its 95 % interval over test samples and seeds.
         high: Its upper end.
         details: What it is made of, one sentence each.
+        looked_at: How many differences the figure was chosen from, which its interval is widened for (Bonferroni).
+        seeds: The seeds; a single one says nothing of other trainings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,13 +44,23 @@ class Claim(BaseModel):
     low: float
     high: float
     details: tuple[str, ...]
+    looked_at: int = 1
+    seeds: tuple[int, ...] = ()
 
 
 def claims(cells: Sequence[Measured]) -> list[Claim]:
     """Those claims for which the cells of one suite are there, for every seed."""
     trial = _Cells(cells)
     found = [claim(trial) for claim in (_first, _second, _third, _fourth)]
-    return [claim for claim in found if claim is not None]
+    return [_of_seeds(claim, trial.seeds) for claim in found if claim is not None]
+
+
+def _of_seeds(claim: Claim, seeds: Sequence[int]) -> Claim:
+    """The claim with what its interval is about."""
+    widened = f" The interval is widened for the {claim.looked_at} it was chosen from." if claim.looked_at > 1 else ""
+    single = f" Of the training with seed {seeds[0]} only." if len(seeds) == 1 else ""
+    criterion = f"{claim.criterion}{widened}{single}"
+    return claim.model_copy(update={"seeds": tuple(seeds), "criterion": criterion})
 
 
 class _Cells:
@@ -98,6 +110,7 @@ def _first(cells: _Cells) -> Claim | None:
         f"that of entropy; the figure is the difference of the third best, {ordered[SEVERAL - 1]}.",
         deciding,
         [f"entropy: {entropy.value:.4f}", *(f"{name} − entropy: {_text(differences[name])}" for name in ordered)],
+        looked_at=len(METRICS),
     )
 
 
@@ -139,6 +152,7 @@ def _third(cells: _Cells) -> Claim | None:
         f"the one it does worst on ({ordered[-1]}) is above {MARGIN}.",
         largest,
         [f"{name}: {present[name].value:.4f}" for name in ordered],
+        looked_at=len(pairs),
     )
 
 
@@ -188,7 +202,13 @@ def _outcome(found: Difference, least: float) -> Outcome:
 
 
 def _claim(
-    number: int, text: str, outcome: Outcome, criterion: str, figure: Difference, details: Sequence[str]
+    number: int,
+    text: str,
+    outcome: Outcome,
+    criterion: str,
+    figure: Difference,
+    details: Sequence[str],
+    looked_at: int = 1,
 ) -> Claim:
     return Claim(
         number=number,
@@ -199,6 +219,7 @@ def _claim(
         low=figure.low,
         high=figure.high,
         details=tuple(details),
+        looked_at=looked_at,
     )
 
 

@@ -171,7 +171,7 @@ def detector_identity(record: Record) -> str:
 
 
 def detector_labels(records: Iterable[Record]) -> dict[str, str]:
-    """Names of detectors by identity; with parameters where one occurs with several."""
+    """Names of detectors by identity; with parameters where one occurs with several, and with the layer if any."""
     by_name: dict[str, set[str]] = {}
     for record in records:
         by_name.setdefault(record.detector.name, set()).add(detector_identity(record))
@@ -179,7 +179,8 @@ def detector_labels(records: Iterable[Record]) -> dict[str, str]:
     for name, identities in by_name.items():
         every = [json.loads(identity)[1] for identity in identities]
         keys = dict.fromkeys(key for params in every for key in params)
-        varying = [key for key in sorted(keys) if len({json.dumps(params.get(key)) for params in every}) > 1]
+        # A single layer is never the detector that its name alone stands for.
+        varying = [k for k in sorted(keys) if k == "layer" or len({json.dumps(params.get(k)) for params in every}) > 1]
         for identity in identities:
             params = json.loads(identity)[1]
             shown = ",".join(f"{key}={params.get(key)}" for key in varying if params.get(key) is not None)

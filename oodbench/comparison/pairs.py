@@ -23,9 +23,10 @@ from oodbench.errors import UsageError
 from oodbench.evaluation.bootstrap import RESAMPLED, replicates
 from oodbench.evaluation.influence import unseen
 from oodbench.evaluation.interval import LEVEL
+from oodbench.records.results import AREAS
 from oodbench.records.verification import Measured
 
-SMALLER_IS_BETTER = ("fpr95_unknown_positive", "fpr95_known_positive", "aurc")
+SMALLER_IS_BETTER = ("fpr95_unknown_positive", "fpr95_known_positive", *AREAS)
 Outcome = Literal["better", "worse", "not separable", "not comparable"]
 
 
@@ -69,13 +70,13 @@ def compare(cells: Sequence[Measured], one: str, other: str, metric: str | None 
         cells: Records with their scores.
         one: Name of a detector, with parameters where it occurs with several.
         other: Name of another.
-        metric: A metric without prefix; AUROC by default. Where only known samples are tested it is that of failure.
+        metric: A metric; AUROC by default. Where only known samples are tested it is that of failure.
 
     Raises:
         UsageError: A name or the metric is unknown.
     """
     name = metric or "auroc"
-    if name not in (*INFLUENCED, *RESAMPLED):
+    if name.removeprefix(FAILURE) not in (*INFLUENCED, *RESAMPLED):
         raise UsageError(
             f"there is no metric {name!r} to compare; expected one of: {', '.join((*INFLUENCED, *RESAMPLED))}."
         )
@@ -110,7 +111,9 @@ def _pair(key: _Key, mine: _Cells, theirs: _Cells, one: str, other: str, name: s
     suite, version, protocol, exposed, dataset = key
     first, second = mine.get(key, {}), theirs.get(key, {})
     result = result_on(next(iter((first or second).values())).record, dataset)
-    metric = FAILURE + name if result is not None and result.role == "known" and name != "aurc" else name
+    metric = name
+    if result is not None and result.role == "known" and name not in AREAS and not name.startswith(FAILURE):
+        metric = FAILURE + name
     shared = sorted(first.keys() & second.keys())
     entered = [
         Entrant(label, exposed, {seed: {dataset: cells[seed]} for seed in shared or sorted(cells)})
@@ -211,7 +214,9 @@ def _resampled(one: Entrant, other: Entrant, metric: str, dataset: str, seeds: S
         mine, theirs = (target_of(entrant.cells[seed][dataset], metric, dataset) for entrant in (one, other))
         values = [entrant.value(metric, dataset, seed) or 0.0 for entrant in (one, other)]
         differences.append(values[0] - values[1])
-        spread = float(np.std(replicates(*mine)[row] - replicates(*theirs)[row], ddof=1))
+        known = dataset == next(iter(one.cells[seed][dataset].samples))
+        draws = [replicates(*target, stratified=not known)[row] for target in (mine, theirs)]
+        spread = float(np.nanstd(draws[0] - draws[1], ddof=1))
         sizes = int(mine.positive.sum()), int((~mine.positive).sum())
         errors.append(math.sqrt(spread**2 + sum(unseen(value, *sizes) for value in values)))
     between = variance(differences) / len(seeds) if len(seeds) > 1 else 0.0

@@ -29,6 +29,7 @@ class LogisticMeta(ABC):
     """
 
     log_odds = True
+    strengths: tuple[float, ...] = STRENGTHS
 
     def __init__(self) -> None:
         self.learnt: dict[str, float] = {}
@@ -50,7 +51,7 @@ class LogisticMeta(ABC):
                 f"a meta classifier needs two samples of each class, and {int(target.sum())} of the {len(target)} in "
                 "the fitting split are wrong or unknown"
             )
-        self._model = _pipeline(folds=min(FOLDS, fewest)).fit(self.inputs(evidence), target)
+        self._model = _pipeline(self.strengths, folds=min(FOLDS, fewest)).fit(self.inputs(evidence), target)
         self._prior = float(np.log(target.sum() / (~target).sum()))
         self.learnt = {"C": float(self._model[-1].C_)}
 
@@ -61,7 +62,7 @@ class LogisticMeta(ABC):
         return torch.from_numpy(self._model.decision_function(self.inputs(evidence)) + self._prior).float()
 
 
-def _pipeline(folds: int) -> Any:  # noqa: ANN401
+def _pipeline(strengths: tuple[float, ...], folds: int) -> Any:  # noqa: ANN401
     from sklearn.feature_selection import VarianceThreshold
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
@@ -71,7 +72,7 @@ def _pipeline(folds: int) -> Any:  # noqa: ANN401
     from oodbench.detectors.signed_log import SignedLog
 
     regression = LogisticRegressionCV(
-        Cs=STRENGTHS,
+        Cs=strengths,
         cv=StratifiedKFold(folds, shuffle=True, random_state=0),
         scoring="roc_auc",
         class_weight="balanced",
@@ -97,6 +98,9 @@ def _entropy(evidence: "Evidence") -> "NDArray[np.float64]":
 @detector("entropy-meta", needs="logits")
 class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy alone: the entropy thresholding of Oberdiek, Rottmann, Gottschalk 2018."""
+
+    # No strength changes the order of one input, but a strong one states the same probability for all.
+    strengths = (STRENGTHS[-1],)
 
     def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
         """The entropy."""

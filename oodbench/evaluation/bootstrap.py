@@ -1,7 +1,9 @@
-"""Stratified bootstrap of the metrics that no closed form gives an interval for.
+"""Bootstrap of the metrics that no closed form gives an interval for.
 
-Positives and negatives are resampled among themselves. The draws depend on nothing but the numbers of positives and
-negatives, so that all detectors on the same samples see the same resamples and their differences are paired.
+Where a suite sets how many samples of each class there are, positives and negatives are resampled among themselves.
+Where the number of errors is itself a sample, as on known data alone, all samples are resampled together. The draws
+depend on nothing but the numbers of samples, so that all detectors on the same samples see the same resamples and their
+differences are paired.
 """
 
 import os
@@ -12,58 +14,76 @@ from functools import cache, lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.evaluation.interval import Interval, containing, wilson
+from oodbench.evaluation.interval import Interval, at_an_end, containing, wilson
 from oodbench.evaluation.metrics import Scores, Target
 from oodbench.evaluation.risk import expected_calibration_error
 
 RESAMPLES = 2000
 BINS = 15
-RESAMPLED = ("aupr_unknown", "aupr_known", "fpr95_unknown_positive", "fpr95_known_positive", "aurc")
+RESAMPLED = ("aupr_unknown", "aupr_known", "fpr95_unknown_positive", "fpr95_known_positive", "aurc", "augrc")
 """The metrics of a resample, in the order of the rows of :func:`replicates`."""
 
-_POSITIVE, _NEGATIVE = 1, 2
+_POSITIVE, _NEGATIVE, _TOGETHER = 1, 2, 3
 # As many resamples as are counted at the same time: their running counts stay in a processor's first-level cache.
 _LANES = 250
 
 
-def intervals(values: Mapping[str, float], draws: NDArray[np.float64], smallest: int) -> dict[str, Interval]:
+def intervals(
+    values: Mapping[str, float], draws: NDArray[np.float64], positives: int, negatives: int
+) -> dict[str, Interval]:
     """Percentile intervals of metrics.
 
     Args:
         values: The metrics on the sample itself.
-        draws: Their replicates, (5, B).
-        smallest: Size of the smaller class. Where all replicates are the same 0 or 1, or a class has one sample, they
-            say nothing, and Wilson's interval of a share among so many takes the place.
+        draws: Their replicates, (6, B).
+        positives: Number of positives.
+        negatives: Number of negatives. Where all replicates are the same 0 or 1, or a class has one sample, they say
+            nothing, and Wilson's interval of a share among the samples that the metric counts takes the place.
     """
+    smallest = min(positives, negatives)
+    counted = (positives, negatives, negatives, positives, positives + negatives, positives + negatives)
     found = {}
-    for name, of_metric in zip(RESAMPLED, draws, strict=True):
-        low, high = np.quantile(of_metric, [0.025, 0.975])
-        silent = smallest < 2 or (low == high and values[name] in (0.0, 1.0))
-        found[name] = wilson(values[name], smallest) if silent else containing(values[name], float(low), float(high))
+    for name, of_metric, n in zip(RESAMPLED, draws, counted, strict=True):
+        low, high = np.nanquantile(of_metric, [0.025, 0.975])
+        if smallest < 2 or (low == high and at_an_end(values[name])):
+            found[name] = wilson(values[name], min(n, smallest) if smallest < 2 else n)
+        else:
+            found[name] = containing(values[name], float(low), float(high))
     return found
 
 
-def replicates(scores: Scores, positive: Target, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+def replicates(
+    scores: Scores, positive: Target, resamples: int = RESAMPLES, *, stratified: bool = True
+) -> NDArray[np.float64]:
     """The metrics of :data:`RESAMPLED` on every resample.
 
     Args:
         scores: (N,), finite.
         positive: (N,), with both classes.
         resamples: Their number B.
+        stratified: Whether positives and negatives are resampled among themselves.
 
     Returns:
-        float64 (5, B). ``aurc`` is the area under the risk–coverage curve when positives are the errors.
+        float64 (6, B). ``aurc`` and ``augrc`` are the areas under the risk–coverage curves when positives are the
+        errors. NaN for a resample that lacks a class.
     """
     order = np.argsort(-scores, kind="stable")
     truth = positive[order]
     # The row of each sample's counts, among the positives' or the negatives'.
     rows = np.where(positive, np.cumsum(positive), np.cumsum(~positive))[order] - 1
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
-    of_positives = _counts(int(truth.sum()), _POSITIVE, resamples)
-    of_negatives = _counts(int((~truth).sum()), _NEGATIVE, resamples)
-    one = partial(_sweep(), of_positives, of_negatives, rows, truth, ends)
+    one = partial(_sweep(), *_drawn(positive, resamples, stratified=stratified), rows, truth, ends)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.concatenate(list(pool.map(one, _lanes(resamples))), axis=1)
+
+
+def _drawn(positive: Target, resamples: int, *, stratified: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """How often each positive (P, B) and each negative (M, B) is drawn."""
+    if stratified:
+        positives = int(positive.sum())
+        return _counts(positives, _POSITIVE, resamples), _counts(len(positive) - positives, _NEGATIVE, resamples)
+    together = _counts(len(positive), _TOGETHER, resamples)
+    return together[positive], together[~positive]
 
 
 @cache
@@ -99,7 +119,7 @@ def _counts(n: int, stream: int, resamples: int) -> NDArray[np.uint8]:
 
 
 def calibration_interval(probability: NDArray[np.floating], wrong: Target) -> Interval:
-    """Expected calibration error with the percentile interval of the same resamples.
+    """Expected calibration error with the percentile interval of resamples of all samples together.
 
     Args:
         probability: (N,), of being wrong.
@@ -110,8 +130,7 @@ def calibration_interval(probability: NDArray[np.floating], wrong: Target) -> In
     order = np.argsort(bins, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(bins[order]) != 0))
     drawn = np.empty((len(wrong), RESAMPLES), dtype=np.float32)
-    drawn[wrong] = _counts(int(wrong.sum()), _POSITIVE, RESAMPLES)
-    drawn[~wrong] = _counts(int((~wrong).sum()), _NEGATIVE, RESAMPLES)
+    drawn[wrong], drawn[~wrong] = _drawn(wrong, RESAMPLES, stratified=False)
     drawn = drawn[order]
     observed = np.add.reduceat(drawn * wrong[order, None], starts, axis=0)
     stated = np.add.reduceat(drawn * probability[order, None].astype(np.float32), starts, axis=0)

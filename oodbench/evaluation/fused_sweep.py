@@ -4,6 +4,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from oodbench.evaluation.sweep import averaged
+
 
 def sweep(
     of_positives: NDArray[np.uint8],
@@ -14,12 +16,11 @@ def sweep(
     lanes: slice,
 ) -> NDArray[np.float64]:
     """The metrics of some resamples; see there."""
-    sums = np.zeros((5, lanes.stop - lanes.start))
-    _sweep(of_positives, of_negatives, rows, truth, ends, lanes.start, sums)
-    m, n = len(of_positives), len(of_negatives)
-    sums /= np.array([m, n, n, m, m + n], dtype=np.float64)[:, None]
-    sums[4] = 1 - sums[4]
-    return sums
+    sums = np.zeros((6, lanes.stop - lanes.start))
+    m = of_positives[:, lanes].sum(axis=0, dtype=np.float32)
+    n = of_negatives[:, lanes].sum(axis=0, dtype=np.float32)
+    _sweep(of_positives, of_negatives, rows, truth, ends, lanes.start, m, n, sums)
+    return averaged(sums, m.astype(np.float64), n.astype(np.float64))
 
 
 # So many groups are summed in float32 before they are added in float64.
@@ -35,16 +36,20 @@ def _sweep(
     truth: NDArray[np.bool_],
     ends: NDArray[np.int64],
     offset: int,
+    m: NDArray[np.float32],
+    n: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None:
     width = sums.shape[1]
     one, nothing = np.float32(1), np.float32(0)
-    m, n = np.float32(of_positives.shape[0]), np.float32(of_negatives.shape[0])
-    needed_positives = np.float32((95 * of_positives.shape[0] + 99) // 100)
-    needed_negatives = np.float32((95 * of_negatives.shape[0] + 99) // 100)
+    half = np.float32(0.5)
+    needed_positives, needed_negatives = (
+        np.ceil(m * np.float32(95) / np.float32(100)),
+        np.ceil(n * np.float32(95) / np.float32(100)),
+    )
     tp, fp = np.zeros(width, np.float32), np.zeros(width, np.float32)
     p, q = np.zeros(width, np.float32), np.zeros(width, np.float32)
-    partial = np.zeros((5, width), np.float32)
+    partial = np.zeros((6, width), np.float32)
     start = 0
     for group in range(ends.size):
         end = ends[group]
@@ -64,19 +69,20 @@ def _sweep(
         negatives = end - start - positives
         start = end
         for b in range(width):
-            below = n - fp[b]
-            drawn_below = below + m - tp[b]
+            below, missed = n[b] - fp[b], m[b] - tp[b]
+            drawn_below = below + missed
             precision = below / (drawn_below if drawn_below > nothing else one)
             partial[1, b] += q[b] * precision
             partial[4, b] += (p[b] + q[b]) * precision
+            partial[5, b] += (p[b] + q[b]) * (missed - half * p[b])
         if negatives:
             for b in range(width):
-                partial[2, b] += q[b] if tp[b] < needed_positives else nothing
+                partial[2, b] += q[b] if tp[b] < needed_positives[b] else nothing
                 fp[b] += q[b]
         if positives:
             for b in range(width):
                 # `fp` holds this group already, and without it are fewer negatives below than with it.
-                partial[3, b] += p[b] if n - fp[b] < needed_negatives else nothing
+                partial[3, b] += p[b] if n[b] - fp[b] < needed_negatives[b] else nothing
                 tp[b] += p[b]
                 drawn_above = tp[b] + fp[b]
                 partial[0, b] += p[b] * tp[b] / (drawn_above if drawn_above > nothing else one)

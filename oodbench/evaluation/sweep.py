@@ -28,14 +28,14 @@ def sweep(
         lanes: The resamples.
 
     Returns:
-        float64 (5, B'), rows as in ``oodbench.evaluation.bootstrap.RESAMPLED``.
+        float64 (6, B'), rows as in ``oodbench.evaluation.bootstrap.RESAMPLED``.
     """
     positives, negatives = np.ascontiguousarray(of_positives[:, lanes]), np.ascontiguousarray(of_negatives[:, lanes])
-    m, n = np.float32(len(positives)), np.float32(len(negatives))
-    needed_positives, needed_negatives = np.ceil(95 * len(positives) / 100), np.ceil(95 * len(negatives) / 100)
+    m, n = positives.sum(axis=0, dtype=np.float32), negatives.sum(axis=0, dtype=np.float32)
+    needed_positives, needed_negatives = np.ceil(95 * m / 100), np.ceil(95 * n / 100)
     width = positives.shape[1]
     tp, fp = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
-    sums = np.zeros((5, width))
+    sums = np.zeros((6, width))
     for start, groups in _tiles(ends):
         inside = slice(start, groups[-1])
         starts = np.concatenate([[start], groups[:-1]]) - start
@@ -52,8 +52,21 @@ def sweep(
         sums[2] += _drawn_before(q, above - p, needed_positives, tp, above[-1])
         sums[3] += _drawn_before(p, below - q, needed_negatives, n - wrongly[-1], n - fp)
         sums[4] += known + _dot(p, precision)
+        sums[5] += _dot(p + q, missed - p / 2)
         tp, fp = above[-1], wrongly[-1]
-    averages: NDArray[np.float64] = sums / np.array([m, n, n, m, m + n])[:, None]
+    return averaged(sums, m.astype(np.float64), n.astype(np.float64))
+
+
+def averaged(sums: NDArray[np.float64], m: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums to metrics; NaN where a resample lacks a class.
+
+    Args:
+        sums: (6, B').
+        m: Positives of each resample, (B',).
+        n: Negatives of each resample, (B',).
+    """
+    both = np.where((m > 0) & (n > 0), m + n, np.nan)
+    averages: NDArray[np.float64] = sums / np.stack([m, n, n, m, both, both**2]).clip(min=1) * (both / both)
     averages[4] = 1 - averages[4]
     return averages
 
@@ -82,7 +95,7 @@ def _of_groups(
 def _drawn_before(
     drawn: NDArray[np.float32],
     passed: NDArray[np.float32],
-    needed: np.floating,
+    needed: NDArray[np.float32],
     least: NDArray[np.float32],
     most: NDArray[np.float32],
 ) -> NDArray[np.float64]:
@@ -91,13 +104,13 @@ def _drawn_before(
     Args:
         drawn: Of each group and resample, (G, B').
         passed: Of the other class, before each group.
-        needed: So many of it are 95 %.
+        needed: So many of it are 95 %, in each resample.
         least: The smallest of ``passed`` in each resample, or less.
         most: The largest, or more; most tiles are on one side of the threshold altogether.
     """
-    if least.min() >= needed:
+    if (least >= needed).all():
         return np.zeros(drawn.shape[1])
-    if most.max() < needed:
+    if (most < needed).all():
         sums: NDArray[np.float64] = drawn.sum(axis=0, dtype=np.float64)
         return sums
     return _dot(drawn, passed < needed)

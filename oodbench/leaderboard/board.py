@@ -17,7 +17,7 @@ class Figure(_Part):
         low: Lower end of the 95 % interval of the sampling error; None where there is no value.
         high: Its upper end.
         spread: Sample standard deviation over the seeds; None with one seed.
-        tied: Whether it cannot be separated from the best of its column.
+        tied: Whether it cannot be separated from the best of its column; None where that is not tested.
         exposed: Whether the detector saw other samples of the column's data set.
         digits: Decimals that are shown.
     """
@@ -26,7 +26,7 @@ class Figure(_Part):
     low: float | None = None
     high: float | None = None
     spread: float | None = None
-    tied: bool = False
+    tied: bool | None = None
     exposed: bool = False
     digits: int = 4
 

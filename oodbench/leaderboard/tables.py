@@ -193,6 +193,11 @@ def _rows(everyone: list[Entrant], columns: list[Column], seeds: list[int], esti
         estimates = [_estimate(everyone[i], columns[ranking], seeds, estimator) for i in complete]
         found = ranks([one for one in estimates if one is not None])
         places = dict(zip(complete, found, strict=True))
+        # One answer to one question: in this column, what is tied follows from the ranks.
+        by_column[ranking] = [
+            figure.model_copy(update={"tied": places[i].low == 1}) if i in places else figure
+            for i, figure in enumerate(by_column[ranking])
+        ]
     rows = []
     for index, entrant in enumerate(everyone):
         rank = places.get(index)

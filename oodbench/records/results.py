@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from oodbench.evaluation import bootstrap, risk
 from oodbench.evaluation.influence import auroc_influence
-from oodbench.evaluation.interval import Interval, containing, mean_of_shares, on_logit_scale
+from oodbench.evaluation.interval import Interval, mean_of_shares, on_logit_scale
 from oodbench.evaluation.metrics import flagged, metrics
 from oodbench.records.record import Metric, Result
 
@@ -22,6 +22,8 @@ Memo = dict[bytes, dict[str, Metric]]
 """Metrics by the content that they are of: exposure leaves the scores of most detectors as they are."""
 
 CALIBRATED = "ece"
+AREAS = ("aurc", "augrc")
+"""Metrics of known data only: elsewhere the share of errors is the suite's choice."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def results(
     name, base = known
     n_known, n_wrong = len(base.wrong), int(base.wrong.sum())
     if not unknown:
-        values = _prefixed(_metrics(base.scores, base.wrong, threshold, memo, resample=resample)) | _risks(
-            base, memo, log_odds=log_odds, resample=resample
-        )
+        values = _prefixed(
+            _metrics(base.scores, base.wrong, threshold, memo, resample=resample, stratified=False)
+        ) | _risks(base, memo, log_odds=log_odds, resample=resample)
         return [
             Result(dataset=name, role="known", group="-", n_known=n_known, n_wrong=n_wrong, n_unknown=0, metrics=values)
         ]
@@ -87,7 +89,7 @@ def results(
 
 
 def _plain(values: Mapping[str, Metric]) -> dict[str, Metric]:
-    return {name: metric for name, metric in values.items() if name != "aurc"}
+    return {name: metric for name, metric in values.items() if name not in AREAS}
 
 
 def _prefixed(values: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -95,30 +97,37 @@ def _prefixed(values: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def _metrics(
-    scores: NDArray[np.floating], positive: NDArray[np.bool_], threshold: float | None, memo: Memo, *, resample: bool
+    scores: NDArray[np.floating],
+    positive: NDArray[np.bool_],
+    threshold: float | None,
+    memo: Memo,
+    *,
+    resample: bool,
+    stratified: bool = True,
 ) -> dict[str, Metric]:
     """Every metric for one target, with its interval; None where a class is missing."""
     key = _key(scores, positive)
     if key not in memo:
-        memo[key] = _without_threshold(scores, positive, resample=resample)
+        memo[key] = _without_threshold(scores, positive, resample=resample, stratified=stratified)
     missing = threshold is None or positive.all() or not positive.any()
     accuracy = Metric(value=None) if missing else _meta_accuracy(scores, positive, float(threshold or 0.0))
     return memo[key] | {"meta_accuracy": accuracy}
 
 
 def _without_threshold(
-    scores: NDArray[np.floating], positive: NDArray[np.bool_], *, resample: bool
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], *, resample: bool, stratified: bool
 ) -> dict[str, Metric]:
     values = {name: value for name, value in metrics(scores, positive, None).items() if name != "meta_accuracy"}
     present = {name: value for name, value in values.items() if value is not None}
     if len(present) < len(values):
-        return dict.fromkeys((*values, "aurc"), Metric(value=None))
-    smallest = int(min(positive.sum(), (~positive).sum()))
-    curve = on_logit_scale(present["auroc"], auroc_influence(scores, positive).variance, smallest)
-    area = {"aurc": risk.aurc(scores, positive)}
+        return dict.fromkeys((*values, *AREAS), Metric(value=None))
+    sizes = int(positive.sum()), int((~positive).sum())
+    curve = on_logit_scale(present["auroc"], auroc_influence(scores, positive).variance, min(sizes))
+    area = {"aurc": risk.aurc(scores, positive), "augrc": risk.augrc(scores, positive)}
     if not resample:
         return {name: Metric(value=value) for name, value in {**present, **area}.items()} | {"auroc": _metric(curve)}
-    resampled = bootstrap.intervals({**present, **area}, bootstrap.replicates(scores, positive), smallest)
+    draws = bootstrap.replicates(scores, positive, stratified=stratified)
+    resampled = bootstrap.intervals({**present, **area}, draws, *sizes)
     return {name: _metric(interval) for name, interval in {"auroc": curve, **resampled}.items()}
 
 
@@ -131,9 +140,9 @@ def _meta_accuracy(scores: NDArray[np.floating], positive: NDArray[np.bool_], th
 def _risks(known: Samples, memo: Memo, *, log_odds: bool, resample: bool) -> dict[str, Metric]:
     """Areas under the risk–coverage curves, and the calibration of a detector that states probabilities."""
     if known.wrong.all() or not known.wrong.any():
-        return dict.fromkeys(("aurc", "augrc"), Metric(value=None))
+        return dict.fromkeys(AREAS, Metric(value=None))
     of_target = memo[_key(known.scores, known.wrong)]
-    found = {"aurc": of_target["aurc"], "augrc": _augrc(known, of_target["auroc"])}
+    found = {name: of_target[name] for name in AREAS}
     if log_odds:
         probability = expit(known.scores)
         found[CALIBRATED] = (
@@ -142,16 +151,6 @@ def _risks(known: Samples, memo: Memo, *, log_odds: bool, resample: bool) -> dic
             else Metric(value=risk.expected_calibration_error(probability, known.wrong, bins=bootstrap.BINS))
         )
     return found
-
-
-def _augrc(known: Samples, auroc: Metric) -> Metric:
-    """At a given accuracy the AUGRC is linear in the failure AUROC (Traub et al. 2024), and so is its interval."""
-    errors = float(known.wrong.mean())
-    low, high = (
-        (1 - (end if end is not None else 0.5)) * errors * (1 - errors) + errors**2 / 2
-        for end in (auroc.ci_high, auroc.ci_low)
-    )
-    return _metric(containing(risk.augrc(known.scores, known.wrong), low, high))
 
 
 def _metric(interval: Interval) -> Metric:

@@ -8,7 +8,7 @@ from oodbench.leaderboard.drawing import wording
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "—": "---", "–": "--", "≈": r"$\approx$", "±": r"$\pm$",
-    "×": r"$\times$", "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}",
+    "×": r"$\times$", "−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}", "↓": r"$\downarrow$",
 }  # fmt: skip
 
 
@@ -24,21 +24,33 @@ def _board(board: Board) -> str:
     )
     drawn = [_table(table, board) for table in board.tables if table.rows]
     again = [f"% {line}" for line in board.command.splitlines()]
-    lines = [f"% {_one_line(stamp)}", *drawn, *(["% Made again by", *again] if again else [])]
+    reading = wording.reading(board.seeds, bold="Bold", star="*")
+    lines = [
+        r"% Needs \usepackage{booktabs,graphicx}.",
+        f"% {_one_line(stamp)}",
+        f"% {_one_line(reading)}",
+        *drawn,
+        *(["% Made again by", *again] if again else []),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _table(table: Table, board: Board) -> str:
     exposes = wording.shows_exposure(table)
-    names = ["rank", "detector", *(["exposed to"] if exposes else []), *(column.name for column in table.columns)]
+    names = ["rank", "detector", *(["exposed to"] if exposes else []), *map(wording.column, table.columns)]
     complete = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is not None]
     others = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is None]
-    reading = wording.READING.format(bold="Bold", star="*")
-    caption = f"{board.suite} {board.version}, {table.title}. {table.caption}. {reading}"
+    spread = ", ± standard deviation over seeds" if len(board.seeds) > 1 else ""
+    caption = (
+        f"{board.suite} {board.version}, {table.title}. {table.caption}; 95 % interval of the sampling error{spread}. "
+        "Bold: not separable from the best of the column; ≈: may stand first."
+    )
     return "\n".join([
         r"\begin{table*}",
         r"\centering\footnotesize",
         rf"\caption{{{_escaped(caption)}}}",
+        rf"\label{{tab:{board.suite}-{table.protocol}}}",
+        r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{rl{'l' if exposes else ''}{'c' * len(table.columns)}}}",
         r"\toprule",
         f"{' & '.join(_escaped(name) for name in names)} \\\\",
@@ -46,7 +58,7 @@ def _table(table: Table, board: Board) -> str:
         *complete,
         *([r"\midrule", *others] if others else []),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table*}",
     ])  # fmt: skip
 
@@ -59,8 +71,9 @@ def _row(row: Row, table: Table, *, exposes: bool) -> str:
 def _figure(one: Figure) -> str:
     value = rf"\textbf{{{wording.value(one)}}}" if one.tied else _escaped(wording.value(one))
     rest = [_escaped(part) for part in (wording.interval(one), wording.spread(one)) if part]
+    first = " ".join([value, *rest[1:]]) + (r"\,*" if one.exposed else "")
     # Braces, since a bracket after the end of a line would be read as its option.
-    return "{" + " ".join([value, *rest]) + (r"\,*" if one.exposed else "") + "}"
+    return rf"\shortstack{{{first}\\{{}}{rest[0]}}}" if rest else f"{{{first}}}"
 
 
 def _escaped(text: str) -> str:

@@ -18,10 +18,10 @@ def _board(board: Board) -> str:
     seeds = ", ".join(str(seed) for seed in board.seeds)
     parts = [
         f"# Leaderboard: {_escaped(board.suite)}, version {board.version}",
-        f"{board.records} records, seeds {seeds}.",
+        f"{board.records} records, seed{'s' if len(board.seeds) > 1 else ''} {seeds}.",
         f"**Made on a subset of the data.** {_escaped(board.subset)}" if board.subset else "",
         board.note,
-        wording.READING.format(bold="Bold", star="\\*"),
+        wording.reading(board.seeds, bold="Bold", star="\\*"),
         *_claims(board.claims),
         *(part for table in board.tables for part in _table(table)),
         *(_layers(board.layers) if board.layers else []),
@@ -49,7 +49,7 @@ def _claims(claims: Sequence[Claim]) -> list[str]:
 
 def _table(table: Table) -> list[str]:
     exposes = wording.shows_exposure(table)
-    names = [_escaped(column.name) for column in table.columns]
+    names = [_escaped(wording.column(column)) for column in table.columns]
     header = ["rank", "detector", *(["exposed to"] if exposes else []), *names, "ms / image"]
     complete = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is not None]
     others = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is None]

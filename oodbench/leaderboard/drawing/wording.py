@@ -1,18 +1,46 @@
 """The words that every drawing of a board shares."""
 
-from oodbench.leaderboard.board import Figure, Row, Table
+from collections.abc import Sequence
+
+from oodbench.leaderboard.board import Column, Figure, Row, Table
 
 MISSING = "—"
 READING = (
-    "Larger scores mean more likely wrong or unknown; unknown (or wrong) is the positive class. A figure is the mean "
-    "over the seeds, with the 95 % interval of the sampling error in brackets and, after ±, the standard deviation "
-    "over the seeds of the classifier's training: two kinds of error, shown apart. Ranks follow the mean AUROC over "
-    "the unknown sets, and the failure AUROC where there are none; in parentheses is the 95 % interval of the rank "
-    "over both kinds of error. {bold} figures cannot be separated from the best of their column (AUROC and meta "
-    "accuracy only), and detectors with ≈ not from the first. {star} marks sets of which the detector saw other "
-    "samples. A detector that lacks a figure stands unranked below the others."
+    "Larger scores mean more likely wrong or unknown; unknown (or wrong) is the positive class. {figures} Ranks follow "
+    "the mean AUROC over the unknown sets, and the failure AUROC where there are none; in parentheses is the 95 % "
+    "interval of the rank, over {both}. {bold} figures cannot be separated from the best of their column (tested for "
+    "AUROC and meta accuracy), and detectors with ≈ may stand first. {star} marks sets of which the detector saw other "
+    "samples, ↓ columns where smaller is better. A detector that lacks a figure stands unranked below the others."
 )
-"""How to read a table: ``bold`` says how figures are marked, ``star`` is the mark of exposure."""
+SEVERAL_SEEDS = (
+    "A figure is the mean over the seeds, with the 95 % interval of the sampling error in brackets and, after ±, the "
+    "standard deviation over the seeds of the classifier's training: two kinds of error, shown apart. A few trainings "
+    "separate little, so that detectors may be tied whose sampling intervals are apart."
+)
+ONE_SEED = "A figure has the 95 % interval of its sampling error in brackets; one seed says nothing of other trainings."
+
+
+def reading(seeds: Sequence[int], *, bold: str, star: str) -> str:
+    """How to read a board.
+
+    Args:
+        seeds: Its seeds.
+        bold: How figures are marked.
+        star: The mark of exposure.
+    """
+    several = len(seeds) > 1
+    return READING.format(
+        figures=SEVERAL_SEEDS if several else ONE_SEED,
+        both="both kinds of error" if several else "the sampling error",
+        bold=bold,
+        star=star,
+    )
+
+
+def column(one: Column) -> str:
+    """Name of a column, with the group of its data set and an arrow down where smaller is better."""
+    group = f" ({one.group})" if one.group != "-" and len(one.datasets) == 1 else ""
+    return f"{one.name}{group}{' ↓' if one.ascending else ''}"
 
 
 def shows_exposure(table: Table) -> bool:
