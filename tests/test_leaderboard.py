@@ -13,6 +13,7 @@ import pytest
 import oodbench
 from oodbench.errors import UsageError
 from oodbench.leaderboard.assembly import boards
+from oodbench.leaderboard.drawing import wording
 from oodbench.leaderboard.drawing.formats import FORMATS
 from oodbench.leaderboard.drawing.markdown import markdown
 from oodbench.leaderboard.tables import tables
@@ -231,7 +232,8 @@ def test_markdown_is_read_back_as_the_figures(board):
     table = next(one for one in board.tables if one.protocol == "unknown-unknowns")
     lines = text.partition(table.title)[2].split("\n## ")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert rows[0] == ["rank", "detector", *(column.name for column in table.columns), "ms / image"]
+    assert rows[0] == ["rank", "detector", *map(wording.column, table.columns), "ms / image"]
+    assert "noise (far)" in rows[0]
     for row, drawn in zip(table.rows, rows[2:], strict=True):
         assert drawn[1] == row.detector
         for figure, cell in zip(row.figures, drawn[2:-1], strict=True):
@@ -266,7 +268,7 @@ def test_latex_is_compiled_where_there_is_a_compiler_and_escaped_in_any_case(boa
         shutil.which("pdflatex")
         and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True, check=False).stdout
     ):
-        document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"
+        document = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{text}\end{{document}}"
         (tmp_path / "b.tex").write_text(document)
         line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "b.tex"]
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -46,15 +46,18 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = """Which out-of-distribution detector to trust, on which unknowns, and how surely.
+
+\b
+oodbench run --detector grad-combo     a table of results, without network or data
+oodbench list detectors                what there is
+"""
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, help=HELP)
 @click.version_option(package_name="oodbench")
 def cli() -> None:
-    r"""Which out-of-distribution detector to trust, on which unknowns, and how surely.
-
-    \b
-    oodbench run --detector grad-combo     a table of results, without network or data
-    oodbench list detectors                what there is
-    """
+    """All verbs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:  # noqa: ANN401

@@ -48,9 +48,9 @@ def print_results(cells: Sequence[Measured]) -> None:
         for table in tables(of_suite):
             if table.rows:
                 title = f"{name} {version}: {table.protocol}"
-                print_table(
-                    console, _header(table), [_row(row, table) for row in table.rows], title, f"{table.caption}."
-                )
+                rows = [_row(row, table) for row in table.rows]
+                labels = 3 if wording.shows_exposure(table) else 2
+                print_table(console, _header(table), rows, title, f"{table.caption}.", labels)
             for note in table.notes:
                 console.print(Text(f"  {note}"), soft_wrap=True)
         found = claims(of_suite)
@@ -83,16 +83,49 @@ def _signed(one: Claim) -> str:
 
 
 def print_table(
-    console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", caption: str = ""
+    console: Console,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    caption: str = "",
+    labels: int = 0,
 ) -> None:
-    """One table; texts are printed as they are, never read as markup."""
-    drawn = Table(title_justify="left", caption_justify="left")
-    drawn.title, drawn.caption = Text(title) if title else None, Text(caption) if caption else None
-    for name in header:
-        drawn.add_column(Text(name), overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(text) for text in row))
-    console.print(drawn)
+    """One table; texts are printed as they are, never read as markup.
+
+    Args:
+        console: Where to.
+        header: Names of the columns.
+        rows: Texts, which may have several lines.
+        title: Printed above.
+        caption: Printed below.
+        labels: If the table is too wide, it is printed in parts, each of which has so many first columns. Without,
+            texts are folded.
+    """
+    parts = _parts(header, rows, labels, console.width) if labels else [list(range(len(header)))]
+    for number, columns in enumerate(parts, start=1):
+        drawn = Table(title_justify="left", caption_justify="left")
+        drawn.title = Text(title) if title and number == 1 else None
+        drawn.caption = Text(caption) if caption and number == len(parts) else None
+        for column in columns:
+            drawn.add_column(Text(header[column]), overflow="fold", no_wrap=bool(labels) and len(parts) > 1)
+        for row in rows:
+            drawn.add_row(*(Text(row[column]) for column in columns))
+        console.print(drawn)
+
+
+def _parts(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, width: int) -> list[list[int]]:
+    """The columns of each part."""
+    lines = [[text for row in (header, *rows) for text in row[column].split("\n")] for column in range(len(header))]
+    # A border and a space on either side of a text.
+    widths = [max(len(line) for line in of_column) + 3 for of_column in lines]
+    first = list(range(labels))
+    room = width - 1 - sum(widths[column] for column in first)
+    parts: list[list[int]] = [[]]
+    for column in range(labels, len(header)):
+        if parts[-1] and sum(widths[one] for one in parts[-1]) + widths[column] > room:
+            parts.append([])
+        parts[-1].append(column)
+    return [first + part for part in parts]
 
 
 def stdout() -> Console:
