@@ -53,7 +53,8 @@ def test_the_main_job_prints_a_table_for_each_protocol(tmp_path):
     assert done.returncode == 0, done.stderr
     for protocol in ("known", "unknown-unknowns", "known-unknowns", "leave-one-out"):
         assert f"digits 1: {protocol}" in done.stdout
-    assert done.stdout.count("grad-combo") == 1 + 1 + 5 + 1
+    assert done.stdout.count("│ grad-combo") == 1 + 1 + 5 + 1
+    assert "Trained with some samples of unknown concepts" in done.stdout
     assert "11 records" in done.stderr
     assert len(list((tmp_path / "records").iterdir())) == 11
 
