@@ -103,7 +103,7 @@ def read_measured(
     scores: dict[Path, _ScoreFile] = {}
     memo: Memo = {}
     orders: dict[str, tuple[str, Path]] = {}
-    files = [file for folder in folders for file in record_files(folder)]
+    files = [file for folder in folders for file in _by_seed(record_files(folder))]
     for file in track(files, len(files), "verifying records"):
         try:
             one = _measured(file, scores, memo, resample=resample)
@@ -138,6 +138,18 @@ def record_files(folder: Path) -> list[Path]:
             f"there are no records in {folder / 'records'}; expected a results folder of `oodbench run --out`."
         )
     return files
+
+
+def _by_seed(files: list[Path]) -> list[Path]:
+    """Files of one seed after the other: they share their resamples, which are costly to draw again."""
+
+    def seed(file: Path) -> int:
+        try:
+            return parse(file).seed
+        except _InvalidError:
+            return -1
+
+    return sorted(files, key=seed)
 
 
 def _measured(file: Path, files: dict[Path, _ScoreFile], memo: Memo, *, resample: bool) -> Measured:
