@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from oodbench.evaluation.interval import Interval, at_an_end, containing, wilson
 from oodbench.evaluation.metrics import Scores, Target
-from oodbench.evaluation.risk import expected_calibration_error
+from oodbench.evaluation.risk import bins_of, expected_calibration_error
 
 RESAMPLES = 2000
 BINS = 15
@@ -46,7 +46,7 @@ def intervals(
     for name, of_metric, n in zip(RESAMPLED, draws, counted, strict=True):
         low, high = np.nanquantile(of_metric, [0.025, 0.975])
         if smallest < 2 or (low == high and at_an_end(values[name])):
-            found[name] = wilson(values[name], min(n, smallest) if smallest < 2 else n)
+            found[name] = wilson(values[name], smallest if smallest < 2 else n)
         else:
             found[name] = containing(values[name], float(low), float(high))
     return found
@@ -126,7 +126,7 @@ def calibration_interval(probability: NDArray[np.floating], wrong: Target) -> In
         wrong: (N,), with both classes.
     """
     value = expected_calibration_error(probability, wrong, bins=BINS)
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    bins = bins_of(probability, BINS)
     order = np.argsort(bins, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(bins[order]) != 0))
     drawn = np.empty((len(wrong), RESAMPLES), dtype=np.float32)

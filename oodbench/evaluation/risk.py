@@ -69,7 +69,12 @@ def expected_calibration_error(probability: NDArray[np.floating], wrong: Target,
         wrong: (N,).
         bins: Their number.
     """
-    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    place = bins_of(probability, bins)
     stated = np.bincount(place, weights=probability, minlength=bins)
     observed = np.bincount(place, weights=wrong, minlength=bins)
     return float(np.abs(stated - observed).sum() / len(wrong))
+
+
+def bins_of(probability: NDArray[np.floating], bins: int) -> NDArray[np.int64]:
+    """The bin of equal width that each probability falls into, (N,); 1 belongs to the last."""
+    return np.minimum((probability * bins).astype(np.int64), bins - 1)

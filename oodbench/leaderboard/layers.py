@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from oodbench.comparison.claims import METRICS
 from oodbench.comparison.entrants import Estimator, detector_labels, entrants
 from oodbench.leaderboard.board import LayerCell, Layers
 from oodbench.records.record import Record
 from oodbench.records.verification import Measured
 
-METRICS = ("l1", "l2", "min", "max", "mean", "std", "skewness")
 WHOLE = "all"
 
 

@@ -15,6 +15,7 @@ from oodbench.comparison.ranking import Rank, ranks, tied_with_best
 from oodbench.leaderboard.board import Column, Figure, Row, Table
 from oodbench.leaderboard.merging import refuse_conflicts
 from oodbench.records.record import Record
+from oodbench.records.results import AREAS
 from oodbench.records.verification import Measured
 
 PROTOCOLS = ("known", "unknown-unknowns", "known-unknowns", "leave-one-out")
@@ -31,8 +32,7 @@ KNOWN_COLUMNS = (
     Column(name="AUGRC", metric="augrc", datasets=(), ascending=True),
     Column(name="ECE", metric="ece", datasets=(), ascending=True),
 )
-SMALL = ("aurc", "augrc")
-"""Metrics that a good classifier makes so small that four decimals leave nothing to compare."""
+# A good classifier makes the areas under risk–coverage curves so small that four decimals leave nothing to compare.
 DIGITS, MORE_DIGITS = 4, 6
 TITLES = {
     "known": "Known samples: wrong against right predictions",
@@ -262,7 +262,7 @@ def _from_records(entrant: Entrant, column: Column, seeds: list[int]) -> Figure:
         value=mean(present),
         low=mean(low for low, _ in inside),
         high=mean(high for _, high in inside),
-        digits=MORE_DIGITS if column.metric in SMALL else DIGITS,
+        digits=MORE_DIGITS if column.metric in AREAS else DIGITS,
         spread=stdev(present) if len(present) > 1 else None,
     )
 

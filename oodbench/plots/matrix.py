@@ -27,11 +27,8 @@ def matrix(board: Board, detectors: Sequence[str], datasets: Sequence[str]) -> F
     columns = [(i, column.name) for i, column in enumerate(table.columns) if column.name in datasets]
     figure = panels(len(names), width=0.7 * len(columns) + 1.4)
     for axes, name in zip(figure.axes, names, strict=True):
-        places = {column.name: place for place, column in enumerate(table.columns)}
-        own = sorted(
-            (row for row in rows if row.detector == name),
-            key=lambda row: (len(row.exposed), [places.get(one, 0) for one in row.exposed]),
-        )
+        everything = [column.name for column in table.columns]
+        own = wording.by_exposure([row for row in rows if row.detector == name], everything)
         values = [[row.figures[i].value for i, _ in columns] for row in own]
         heat(axes, name, [wording.exposure(row, table) for row in own], [name for _, name in columns], values)
         axes.set(xlabel="tested on", ylabel="exposed to")

@@ -1,4 +1,4 @@
-"""The results folder: ``records/<cell_id>.json`` and, beside them, ``scores/<cell_id>.parquet``."""
+"""The results folder: ``records/<cell_id>.json`` and, beside them, ``scores/<hash of content>.parquet``."""
 
 import hashlib
 import io

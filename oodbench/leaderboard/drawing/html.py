@@ -228,11 +228,7 @@ def _matrix(board: Board) -> list[Heat]:
     unexposed = _unexposed(board, list(columns))
     made = []
     for name in dict.fromkeys(row.detector for row in table.rows if row.exposed):
-        places = {dataset: place for place, dataset in enumerate(columns)}
-        own = sorted(
-            (row for row in table.rows if row.detector == name),
-            key=lambda row: (len(row.exposed), [places.get(one, 0) for one in row.exposed]),
-        )
+        own = wording.by_exposure([row for row in table.rows if row.detector == name], list(columns))
         rows = [_heat_row(wording.exposure(row, table), [row.figures[i] for i in columns.values()]) for row in own]
         if name in unexposed:
             rows.insert(0, _heat_row("nothing", unexposed[name]))

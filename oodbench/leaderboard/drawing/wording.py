@@ -48,6 +48,12 @@ def shows_exposure(table: Table) -> bool:
     return any(row.exposed for row in table.rows)
 
 
+def by_exposure(rows: Sequence[Row], datasets: Sequence[str]) -> list[Row]:
+    """Rows of one detector, single exposures first, in the order of the data sets."""
+    places = {dataset: place for place, dataset in enumerate(datasets)}
+    return sorted(rows, key=lambda row: (len(row.exposed), [places.get(one, 0) for one in row.exposed]))
+
+
 def exposure(row: Row, table: Table) -> str:
     """What a row was exposed to, in a word where it is everything."""
     single = {column.datasets[0] for column in table.columns if len(column.datasets) == 1}
