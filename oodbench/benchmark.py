@@ -10,14 +10,14 @@ import torch
 
 from oodbench import registry
 from oodbench.atomic import check_folder
-from oodbench.cells import Cell, Trial, run_cell
+from oodbench.cells import Cell, run_cell
 from oodbench.classifiers.store import Classifier, trained_classifier
 from oodbench.datasets.sources import check_sources
-from oodbench.datasets.splits import Split, SuiteData, draw_splits
+from oodbench.datasets.splits import SuiteData, draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.detectors.selection import Chosen, choose
+from oodbench.detectors.selection import Broken, Chosen, choose
 from oodbench.errors import OodbenchError, UsageError
-from oodbench.evidence.store import evidence_of
+from oodbench.evidence.observation import Observatory
 from oodbench.evidence.timing import evidence_ms
 from oodbench.folders import cache_folder, data_folder
 from oodbench.progress import Track, silent
@@ -25,9 +25,9 @@ from oodbench.protocols.case import Case, Protocol
 from oodbench.protocols.leak_guard import refuse_leaks
 from oodbench.records.record import Record
 from oodbench.records.store import check_writable
-from oodbench.scoring import Observed
 from oodbench.suites.suite import MAX_SEED, Suite, read_suite
 from oodbench.threads import single_threaded
+from oodbench.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Plan:
     """All that a run needs to know before it computes anything."""
 
     suite: Suite
-    detectors: list[Chosen]
+    detectors: list[Chosen | Broken]
     protocols: dict[str, Protocol]
     seeds: list[int]
 
@@ -59,6 +59,7 @@ def run(
     out: str | Path = DEFAULT_OUT,
     limit: int | None = None,
     skip_missing: bool = False,
+    timeout: float | None = None,
     track: Track = silent,
 ) -> list[Record]:
     """Run detectors on a suite; the same as ``oodbench run``.
@@ -75,6 +76,8 @@ def run(
         out: Folder of the results.
         limit: At most so many samples of each split that is fitted or tested on, to try something out.
         skip_missing: Whether to go on without unknown sets that are not there.
+        timeout: Seconds that a detector may take to be loaded, and to be fitted and score everything; one that takes
+            longer fails.
         track: Shows progress.
 
     Returns:
@@ -85,8 +88,9 @@ def run(
     """
     for file in plugins:
         registry.load_file(Path(file))
-    plan = make_plan(suite, detectors, protocols, seeds, replace or {})
     _check_limit(limit)
+    _check_timeout(timeout)
+    plan = make_plan(suite, detectors, protocols, seeds, replace or {}, timeout)
     check_writable(Path(out))
     check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
     drawn = draw_splits(
@@ -94,7 +98,7 @@ def run(
     )
     for name, looked_for in drawn.missing.items():
         logger.warning("%s is left out: looked for %s.", name, looked_for)
-    return list(_cells(plan, drawn, Path(out), limit, track))
+    return list(_cells(plan, drawn, Path(out), limit, timeout, track))
 
 
 def make_plan(
@@ -103,6 +107,7 @@ def make_plan(
     protocols: str | Sequence[str],
     seeds: Sequence[int] | None,
     replace: Mapping[str, str],
+    timeout: float | None = None,
 ) -> Plan:
     """Look up everything that is named, so that a wrong name costs no time.
 
@@ -117,7 +122,7 @@ def make_plan(
     check_sources(read)
     wanted = [detectors] if isinstance(detectors, (str, DetectorPlugin)) else detectors
     loaded = {name: registry.load("protocols", name) for name in names}
-    return Plan(read, choose(wanted), loaded, _whole_numbers(read.seeds if seeds is None else seeds))
+    return Plan(read, choose(wanted, timeout), loaded, _whole_numbers(read.seeds if seeds is None else seeds))
 
 
 def _whole_numbers(seeds: Sequence[int]) -> list[int]:
@@ -140,7 +145,14 @@ def _check_limit(limit: int | None) -> None:
         raise UsageError(f"the limit is {limit!r}; expected a whole number from {MIN_LIMIT}, or None.")
 
 
-def _cells(plan: Plan, drawn: SuiteData, out: Path, limit: int | None, track: Track) -> Iterator[Record]:
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"the time limit is {timeout!r}; expected a number of seconds above 0, or None.")
+
+
+def _cells(
+    plan: Plan, drawn: SuiteData, out: Path, limit: int | None, timeout: float | None, track: Track
+) -> Iterator[Record]:
     """Run all cells, grouped so that a classifier, its evidence and a fitted detector are made once."""
     cases = {name: _cases(name, protocol, drawn) for name, protocol in plan.protocols.items()}
     by_exposure: dict[tuple[str, ...], list[tuple[str, Case]]] = {}
@@ -150,15 +162,18 @@ def _cells(plan: Plan, drawn: SuiteData, out: Path, limit: int | None, track: Tr
     exposed = {name for names in by_exposure for name in names}
     tested = {name for of_protocol in cases.values() for case in of_protocol for name in case.tested}
     for seed in plan.seeds:
-        trial = _trial(plan.suite, drawn, exposed, tested, seed, limit, track)
-        group = [
-            Cell(chosen, exposure, tuple(protocols))
-            for exposure, protocols in by_exposure.items()
-            for chosen in plan.detectors
-        ]
+        trial = _trial(plan.suite, drawn, exposed, tested, seed, limit, timeout, track)
+        group = [cell for chosen in plan.detectors for cell in _cells_of(chosen, by_exposure)]
         with single_threaded():
             for cell in track(group, len(group), f"detectors, seed {seed}"):
                 yield from run_cell(trial, cell, out)
+
+
+def _cells_of(chosen: Chosen | Broken, by_exposure: Mapping[tuple[str, ...], Sequence[tuple[str, Case]]]) -> list[Cell]:
+    """One cell for each exposure, or a single one where the detector learns nothing from exposed samples."""
+    if isinstance(chosen, Chosen) and chosen.plugin.fitted_on == "exposed":
+        return [Cell(chosen, exposure, tuple(cases)) for exposure, cases in by_exposure.items()]
+    return [Cell(chosen, (), tuple(case for cases in by_exposure.values() for case in cases))]
 
 
 def _cases(name: str, protocol: Protocol, drawn: SuiteData) -> list[Case]:
@@ -180,27 +195,34 @@ def _cases(name: str, protocol: Protocol, drawn: SuiteData) -> list[Case]:
 
 
 def _trial(
-    suite: Suite, drawn: SuiteData, exposed: set[str], tested: set[str], seed: int, limit: int | None, track: Track
+    suite: Suite,
+    drawn: SuiteData,
+    exposed: set[str],
+    tested: set[str],
+    seed: int,
+    limit: int | None,
+    timeout: float | None,
+    track: Track,
 ) -> Trial:
     cache = cache_folder()
     classifier = trained_classifier(suite, drawn.train, len(drawn.classes), seed, cache, track)
     _refuse_diverged(suite, classifier, seed)
-
-    def observe(split: Split) -> Observed:
-        return Observed(split, evidence_of(classifier, split, cache, track))
-
-    return Trial(
+    trial = Trial(
         suite,
         seed,
         limit,
-        classifier,
+        timeout,
+        Observatory(classifier, cache, drawn.train.images[0], track),
         drawn.train,
-        observe(drawn.meta),
-        observe(drawn.test),
-        {name: observe(split) for name, split in drawn.exposed.items() if name in exposed},
-        {name: observe(split) for name, split in drawn.unknown.items() if name in tested},
-        evidence_ms(classifier.network, drawn.test.images),
+        drawn.meta,
+        drawn.test,
+        {name: split for name, split in drawn.exposed.items() if name in exposed},
+        {name: split for name, split in drawn.unknown.items() if name in tested},
+        evidence_ms(classifier, drawn.test.images),
     )
+    for split in trial.scored():
+        trial.observatory.evidence(split)
+    return trial
 
 
 def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:

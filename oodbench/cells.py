@@ -1,25 +1,20 @@
 """A cell: one detector under one exposure, fitted once, evaluated under every protocol that has that exposure."""
 
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
-from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
-from oodbench.detectors.plugin import Detector
-from oodbench.detectors.selection import Chosen
-from oodbench.errors import CellSkippedError, OodbenchError, one_line
-from oodbench.evidence import Evidence
+from oodbench.detectors.selection import Broken, Chosen
+from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence.store import engine
+from oodbench.isolation import Failure
 from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance
 from oodbench.records.record import (
@@ -33,66 +28,26 @@ from oodbench.records.record import (
     Timing,
     identity,
 )
-from oodbench.records.results import Memo, Samples, results
+from oodbench.records.results import Samples, results
 from oodbench.records.store import write_record, write_scores
-from oodbench.scoring import Fitted, Observed, fit, score
-from oodbench.suites.suite import Suite
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A suite under one seed: the classifier and all evidence.
-
-    Attributes:
-        suite: The suite.
-        seed: The seed.
-        limit: How many samples of each split were kept, if not all.
-        classifier: The trained classifier.
-        train: What it was trained on.
-        meta: Known samples that detectors are fitted on.
-        test: Known samples that they are tested on.
-        exposed: Unknown samples that they may be fitted on.
-        unknown: Unknown samples that they are tested on.
-        evidence_ms: Milliseconds that some parts of the evidence take for each sample.
-        memo: Metrics that were computed before.
-    """
-
-    suite: Suite
-    seed: int
-    limit: int | None
-    classifier: Classifier
-    train: Split
-    meta: Observed
-    test: Observed
-    exposed: Mapping[str, Observed]
-    unknown: Mapping[str, Observed]
-    evidence_ms: Callable[[tuple[str, ...]], float]
-    memo: Memo = field(default_factory=dict)
+from oodbench.scoresheet import Key, Scored, ScoreSheet, key_of, score_sheet
+from oodbench.scoring import Fitted
+from oodbench.trial import Trial
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is fitted once: a detector under an exposure, and the protocols' cases that ask for it."""
+    """What is fitted once: a detector under an exposure, and the protocols' cases that it serves.
 
-    chosen: Chosen
+    Attributes:
+        chosen: The detector.
+        exposed: Unknown sets whose exposed samples it is fitted on.
+        cases: Of all protocols; a detector that learns nothing from exposed samples serves those of any exposure.
+    """
+
+    chosen: Chosen | Broken
     exposed: tuple[str, ...]
     cases: tuple[tuple[str, Case], ...]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores (N,), and the seconds they took."""
-
-    scores: NDArray[np.floating]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there are no scores."""
-
-    status: str
-    error: str
 
 
 def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
@@ -100,137 +55,106 @@ def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
 
     A detector that fails costs its own cells only.
     """
-    parameters = cell.chosen.parameters(trial.seed)
-    fitting = [trial.meta, *(trial.exposed[name] for name in cell.exposed)]
-    fitted: Fitted | Failure = _attempt(lambda: fit(cell.chosen.plugin, parameters, fitting))
-    scored = {} if isinstance(fitted, Failure) else _score_all(trial, fitted)
-    kept = write_scores(out, _table(trial, scored)) if any(isinstance(one, Scored) for one in scored.values()) else None
+    chosen = cell.chosen
+    if isinstance(chosen, Broken):
+        sheet: ScoreSheet | Failure = chosen.failure
+    else:
+        sheet = score_sheet(trial, chosen, cell.exposed)
+    kept = None if isinstance(sheet, Failure) else _keep_scores(trial, sheet, out)
     for protocol, case in cell.cases:
-        record = _record(trial, cell, protocol, case, parameters)
-        failure = fitted if isinstance(fitted, Failure) else _failure_on(trial, case, scored)
-        if failure is not None:
-            record = record.model_copy(update={"status": failure.status, "error": failure.error})
-        elif isinstance(fitted, Fitted) and kept is not None:
-            record = _finished(record, trial, case, fitted, scored, kept)
+        record = _record(trial, chosen, protocol, case)
+        found = sheet if isinstance(sheet, Failure) else _found(trial, case, sheet)
+        if isinstance(sheet, Failure) or isinstance(found, Failure):
+            record = record.model_copy(update=vars(found))
+        else:
+            record = _finished(record, trial, case, sheet.fitted, sheet.needs, found)
+            record = record.model_copy(update={"scores": kept})
         write_record(out, record)
         yield record
 
 
-def _score_all(trial: Trial, fitted: Fitted) -> dict[str, Scored | Failure]:
-    """The scores of every test set of the run, by name, so that all cases of a detector share one file of scores."""
-    tested = {observed.split.dataset: observed for observed in (trial.test, *trial.unknown.values())}
-    return {
-        name: _attempt(partial(_timed_score, fitted.detector, observed.evidence)) for name, observed in tested.items()
-    }
+def _keep_scores(trial: Trial, sheet: ScoreSheet, out: Path) -> ScoresPart | None:
+    """Write the scores of every test set of the run, so that all cases of a detector share one file."""
+    sets = [(split, found.scores) for split in trial.tested() if isinstance(found := sheet.of(split), Scored)]
+    return write_scores(out, _table(trial, sets)) if sets else None
 
 
-def _timed_score(detector: Detector, evidence: Evidence) -> Scored:
-    start = time.perf_counter()
-    scores = score(detector, evidence)
-    return Scored(scores, time.perf_counter() - start)
+def _found(trial: Trial, case: Case, sheet: ScoreSheet) -> dict[Key, Scored] | Failure:
+    """The scores that the case needs, or the first that are not there."""
+    found: dict[Key, Scored] = {}
+    for split in _used(trial, case):
+        one = sheet.of(split)
+        if isinstance(one, Failure):
+            return replace(one, error=f"on {split.dataset} ({split.part}): {one.error}")
+        found[key_of(split)] = one
+    return found
 
 
-def _failure_on(trial: Trial, case: Case, scored: Mapping[str, Scored | Failure]) -> Failure | None:
-    """The first of the case's sets that could not be scored."""
-    for observed in _test_sets(trial, case):
-        found = scored[observed.split.dataset]
-        if isinstance(found, Failure):
-            return Failure(found.status, f"on {observed.split.dataset}: {found.error}")
-    return None
+def _used(trial: Trial, case: Case) -> list[Split]:
+    """All splits whose scores the case needs: to choose a threshold, and to be tested."""
+    return [trial.meta, *(trial.exposed[name] for name in case.exposed), *_test_sets(trial, case)]
 
 
 def _finished(
-    record: Record,
-    trial: Trial,
-    case: Case,
-    fitted: Fitted,
-    scored: Mapping[str, Scored | Failure],
-    kept: ScoresPart,
+    record: Record, trial: Trial, case: Case, fitted: Fitted, needs: tuple[str, ...], found: Mapping[Key, Scored]
 ) -> Record:
-    """The record with its results."""
-    names = [observed.split.dataset for observed in _test_sets(trial, case)]
-    done = {name: found for name in names if isinstance(found := scored[name], Scored)}
-    seconds, count = sum(one.seconds for one in done.values()), sum(len(one.scores) for one in done.values())
+    """The record with its results, but for the file of scores."""
+    tested = [found[key_of(split)] for split in _test_sets(trial, case)]
+    seconds, count = sum(one.seconds for one in tested), sum(len(one.scores) for one in tested)
+    fitting = [trial.meta, *(trial.exposed[name] for name in case.exposed)]
+    threshold = best_threshold(
+        np.concatenate([found[key_of(split)].scores for split in fitting]),
+        np.concatenate([trial.wrong(split) for split in fitting]),
+    )
     return record.model_copy(
         update={
             "detector": record.detector.model_copy(update={"learnt": fitted.learnt}),
-            "threshold": fitted.threshold,
-            "results": _results(trial, case, done, fitted),
-            "scores": kept,
+            "threshold": threshold,
+            "results": _results(trial, case, found, threshold, log_odds=fitted.log_odds),
             "timing": Timing(
                 fit_s=fitted.seconds,
                 score_ms_per_sample=1e3 * seconds / count,
-                evidence_ms_per_sample=trial.evidence_ms(fitted.needs),
+                evidence_ms_per_sample=trial.evidence_ms(needs),
             ),
         }
     )
 
 
-def _attempt(compute: Any) -> Any:  # noqa: ANN401
-    """The result, or why there is none; whatever a plugin raises stays in its cell."""
-    try:
-        return compute()
-    except CellSkippedError as skipped:
-        return Failure("skipped", one_line(skipped))
-    except OodbenchError as error:
-        return Failure("failed", one_line(error))
-    except (Exception, SystemExit) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}, line {place.lineno}"
-        return Failure("failed", f"it raised {type(error).__name__}: {one_line(error)} ({where})")
-
-
-def _test_sets(trial: Trial, case: Case) -> list[Observed]:
+def _test_sets(trial: Trial, case: Case) -> list[Split]:
     return [trial.test, *(trial.unknown[name] for name in case.tested)]
 
 
-def _results(trial: Trial, case: Case, done: Mapping[str, Scored], fitted: Fitted) -> list[Result]:
+def _results(
+    trial: Trial, case: Case, found: Mapping[Key, Scored], threshold: float | None, *, log_odds: bool
+) -> list[Result]:
     groups = trial.suite.sources()
-    known = trial.test.split.dataset
-    unknown = [
-        (name, groups[name].group, Samples(done[name].scores, trial.unknown[name].wrong)) for name in case.tested
-    ]
-    return results(
-        (known, Samples(done[known].scores, trial.test.wrong)),
-        unknown,
-        fitted.threshold,
-        trial.memo,
-        log_odds=fitted.log_odds,
+    known, *unknown = (
+        (split.dataset, Samples(found[key_of(split)].scores, trial.wrong(split))) for split in _test_sets(trial, case)
     )
+    grouped = [(name, groups[name].group, samples) for name, samples in unknown]
+    return results(known, grouped, threshold, trial.memo, log_odds=log_odds)
 
 
-def _table(trial: Trial, scored: Mapping[str, Scored | Failure]) -> pa.Table:
+def _table(trial: Trial, sets: Sequence[tuple[Split, NDArray[np.floating]]]) -> pa.Table:
     """The scores of all test sets that could be scored."""
-    sets = [
-        (observed, found.scores)
-        for observed in (trial.test, *trial.unknown.values())
-        if isinstance(found := scored[observed.split.dataset], Scored)
-    ]
-    sizes = [len(scores) for _, scores in sets]
-    codes = pa.array(np.repeat(np.arange(len(sets), dtype=np.int32), sizes))
+    codes = pa.array(np.repeat(np.arange(len(sets), dtype=np.int32), [len(scores) for _, scores in sets]))
     return pa.table({
-        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array([observed.split.dataset for observed, _ in sets])),
-        "index": np.concatenate([observed.split.indices for observed, _ in sets]),
-        "label": np.concatenate([observed.split.labels for observed, _ in sets]),
-        "prediction": np.concatenate([observed.evidence.predictions.numpy() for observed, _ in sets]),
+        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array([split.dataset for split, _ in sets])),
+        "index": np.concatenate([split.indices for split, _ in sets]),
+        "label": np.concatenate([split.labels for split, _ in sets]),
+        "prediction": np.concatenate([trial.predictions(split).numpy() for split, _ in sets]),
         "score": np.concatenate([scores for _, scores in sets]),
     })  # fmt: skip
 
 
-def _record(trial: Trial, cell: Cell, protocol: str, case: Case, parameters: Mapping[str, Any]) -> Record:
+def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) -> Record:
     """The record of a cell without its results."""
-    tested = _test_sets(trial, case)
-    fitted = [trial.meta, *(trial.exposed[name] for name in case.exposed)]
     groups = {name: source.group for name, source in trial.suite.sources().items()}
-    datasets = {one.split.dataset: _dataset(one.split, groups[one.split.dataset]) for one in tested}
-    for split in [trial.train, *(observed.split for observed in fitted)]:
+    tested = _test_sets(trial, case)
+    datasets = {split.dataset: _dataset(split, groups[split.dataset]) for split in tested}
+    for split in [trial.train, trial.meta, *(trial.exposed[name] for name in case.exposed)]:
         datasets[f"{split.dataset} ({split.part})"] = _dataset(split, groups[split.dataset])
-    detector = DetectorPart(
-        name=cell.chosen.plugin.name,
-        version=cell.chosen.version,
-        params=to_jsonable_python(dict(parameters)),
-        distribution=cell.chosen.distribution,
-    )
+    classifier = trial.observatory.classifier
     record = Record(
         cell_id="",
         status="ok",
@@ -238,17 +162,30 @@ def _record(trial: Trial, cell: Cell, protocol: str, case: Case, parameters: Map
         protocol=protocol,
         exposed=list(case.exposed),
         seed=trial.seed,
-        detector=detector,
+        detector=_detector(trial, chosen),
         classifier=ClassifierPart(
-            name=trial.classifier.name,
-            accuracy=float(1 - trial.test.wrong.mean()),
-            weights_sha256=trial.classifier.weights_sha256,
+            name=classifier.name,
+            accuracy=float(1 - trial.wrong(trial.test).mean()),
+            weights_sha256=classifier.weights_sha256,
         ),
         results=[],
         datasets=datasets,
         provenance=provenance(engine()),
     )
     return record.model_copy(update={"cell_id": identity(record)})
+
+
+def _detector(trial: Trial, chosen: Chosen | Broken) -> DetectorPart:
+    version, parameters = None, chosen.given
+    if isinstance(chosen, Chosen):
+        version, parameters = chosen.plugin.version, chosen.parameters(trial.seed)
+    return DetectorPart(
+        name=chosen.name,
+        version=version or chosen.provider.version,
+        params=to_jsonable_python(parameters),
+        distribution=chosen.provider.distribution,
+        distribution_version=chosen.provider.version,
+    )
 
 
 def _dataset(split: Split, group: Literal["near", "far", "-"]) -> DatasetPart:

@@ -18,6 +18,10 @@ class UsageError(OodbenchError):
     exit_status = 2
 
 
+class AmbiguousNameError(UsageError):
+    """A name that several packages provide."""
+
+
 class LeakError(UsageError):
     """Samples that a detector or the classifier was fitted on would be tested on."""
 
@@ -29,4 +33,4 @@ class MissingPrerequisiteError(OodbenchError):
 
 
 class CellSkippedError(Exception):
-    """Raised by a detector's ``fit`` when the fitting data cannot teach it anything; the cell is then skipped."""
+    """Raised by a detector that cannot work on what it is given, with the reason; its cell is then skipped."""

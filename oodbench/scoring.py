@@ -1,41 +1,20 @@
-"""Fitting a detector and scoring with it, and refusing scores that nobody could evaluate."""
+"""Fitting a detector and scoring with it: on what it declares alone, and refusing what nobody could evaluate."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from oodbench.datasets.splits import Split
-from oodbench.detectors.plugin import NEEDS, Detector, DetectorPlugin
+from oodbench.detectors.plugin import Detector, DetectorPlugin
 from oodbench.errors import OodbenchError
-from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence import Evidence
 
 ACCEPTED = (torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Samples of a split with their evidence."""
-
-    split: Split
-    evidence: Evidence
-
-    @property
-    def labels(self) -> Tensor:
-        """The true classes, int64 (N,); −1 for unknown samples."""
-        return torch.from_numpy(self.split.labels)
-
-    @property
-    def wrong(self) -> NDArray[np.bool_]:
-        """Whether each sample is wrong or unknown, (N,)."""
-        answer: NDArray[np.bool_] = self.evidence.wrong(self.labels).numpy()
-        return answer
 
 
 @dataclass(frozen=True)
@@ -44,55 +23,49 @@ class Fitted:
 
     Attributes:
         detector: The detector.
-        threshold: The best one on the fitting split; None where that has one class only.
         learnt: What it reports to have learnt.
-        needs: The parts of the evidence that it works on.
         log_odds: Whether its scores are the log-odds of being wrong or unknown.
         seconds: Time of fitting.
     """
 
     detector: Detector
-    threshold: float | None
     learnt: dict[str, Any]
-    needs: tuple[str, ...]
     log_odds: bool
     seconds: float
 
 
-def fit(plugin: DetectorPlugin, parameters: Mapping[str, Any], fitting: Sequence[Observed]) -> Fitted:
-    """Fit a new detector on the samples of some splits together.
+def fit(plugin: DetectorPlugin, parameters: Mapping[str, Any], evidence: Evidence, labels: Tensor) -> Fitted:
+    """Fit a new detector.
+
+    Args:
+        plugin: The detector.
+        parameters: All its parameters.
+        evidence: What it needs, of the samples that it is fitted on.
+        labels: int64 (N,), −1 for unknown samples.
 
     Raises:
         CellSkippedError: They cannot teach it anything.
-        OodbenchError: Its scores cannot be used.
+        OodbenchError: It changed what it was given.
     """
     detector = plugin.build(parameters)
-    evidence = Evidence.concatenate([observed.evidence for observed in fitting])
-    labels = torch.cat([observed.labels for observed in fitting])
+    given = evidence.copy()
     start = time.perf_counter()
-    detector.fit(evidence.copy(), labels.clone())
+    detector.fit(given, labels.clone())
     seconds = time.perf_counter() - start
-    wrong = np.concatenate([observed.wrong for observed in fitting])
-    threshold = best_threshold(score(detector, evidence), wrong)
-    return Fitted(
-        detector,
-        threshold,
-        dict(getattr(detector, "learnt", {})),
-        plugin.needs or NEEDS,
-        bool(getattr(detector, "log_odds", False)),
-        seconds,
-    )
+    refuse_changes(evidence, given)
+    return Fitted(detector, dict(getattr(detector, "learnt", {})), bool(getattr(detector, "log_odds", False)), seconds)
 
 
 def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
     """The scores of all samples, float32 or float64 (N,), finite.
 
     Raises:
-        OodbenchError: The detector returned something else; the sentence says what.
+        OodbenchError: The detector returned something else, or changed what it was given; the sentence says what.
     """
-    # A copy, so that a detector which works in place changes nobody else's evidence.
+    given = evidence.copy()
     with torch.no_grad():
-        scores = detector.score(evidence.copy())
+        scores = detector.score(given)
+    refuse_changes(evidence, given)
     if not isinstance(scores, Tensor):
         raise OodbenchError(f"its scores are a {type(scores).__name__}; expected a torch.Tensor")
     if scores.dtype not in ACCEPTED:
@@ -104,3 +77,55 @@ def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
     if strange:
         raise OodbenchError(f"{strange} of its {len(array)} scores are NaN or infinite; expected finite numbers")
     return array
+
+
+def refuse_changes(evidence: Evidence, given: Evidence) -> None:
+    """Compare the copy that a detector was given with what it was copied from.
+
+    Raises:
+        OodbenchError: A part was changed in place.
+    """
+    for name, part in evidence.parts.items():
+        copied = given.parts.get(name)
+        if isinstance(part, Mapping):
+            changed = [key for key in part if key not in copied or not _same(part[key], copied[key])]  # type: ignore[operator, index]
+            if changed or len(part) != len(copied):  # type: ignore[arg-type]
+                where = f"{name}[{changed[0]!r}]" if changed else name
+                raise OodbenchError(f"it changed {where} of the evidence in place; expected it to work on a copy")
+        elif isinstance(part, Tensor) and not _same(part, copied):
+            raise OodbenchError(f"it changed {name} of the evidence in place; expected it to work on a copy")
+
+
+def _same(one: Tensor, other: Any) -> bool:  # noqa: ANN401
+    """To the bit, so that NaN equals itself."""
+    return (
+        isinstance(other, Tensor)
+        and one.shape == other.shape
+        and one.dtype == other.dtype
+        and bool(np.array_equal(_bits(one), _bits(other)))
+    )
+
+
+def _bits(tensor: Tensor) -> NDArray[np.uint8]:
+    return tensor.detach().contiguous().numpy().view(np.uint8)
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Weights and modes of a network, to be compared with later."""
+    modes = torch.tensor([module.training for module in network.modules()])
+    flags = torch.tensor([parameter.requires_grad for parameter in network.parameters()])
+    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    return {**tensors, "training mode": modes, "requires_grad": flags}
+
+
+def refuse_changed_network(before: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Compare a classifier that a detector was given with its state before.
+
+    Raises:
+        OodbenchError: Its weights or modes were changed.
+    """
+    now = state_of(network)
+    changed = [name for name in before if name not in now or not _same(before[name], now[name])]
+    if changed or len(now) != len(before):
+        what = changed[0] if changed else "its modules"
+        raise OodbenchError(f"it changed {what} of the classifier; expected it to leave the classifier as it was")

@@ -80,7 +80,7 @@ def test_listing_imports_no_plugin():
 
 @pytest.mark.parametrize(
     ("kind", "name", "close"),
-    [("detectors", "entropie", "entropy"), ("datasets", "emnist-digit", "emnist-digits"), ("suites", "EMNIST-", None)],
+    [("detectors", "entropie", "entropy"), ("datasets", "emnist-digit", "emnist-digits"), ("suites", "imagenet", None)],
 )
 def test_unknown_name_is_told_with_the_closest_ones_or_where_to_look(kind, name, close):
     with pytest.raises(UsageError) as error:

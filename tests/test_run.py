@@ -311,6 +311,8 @@ def test_a_detector_that_works_in_place_changes_nobody_elses_evidence(plugin_fil
         "digits", ["bad-manners", "entropy", "grad-l1"], *arguments, plugins=[plugin_file], out=tmp_path / "b"
     )
     assert [record.results for record in beside[1:]] == [record.results for record in alone]
+    assert beside[0].status == "failed"
+    assert "it changed logits of the evidence in place" in beside[0].error
 
 
 def test_a_plugin_declared_in_this_process_runs_by_name_or_as_an_object(plugin_file, tmp_path):
@@ -464,9 +466,9 @@ def test_evidence_is_collected_once_for_all_detectors(tmp_path, monkeypatch):
     collected = []
     original = store.collect
 
-    def counting(*arguments):
+    def counting(*arguments, **options):
         collected.append(arguments[-1])
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(store, "collect", counting)
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
@@ -614,12 +616,15 @@ def test_a_broken_plugin_of_any_kind_ends_in_one_sentence(broken_package, tmp_pa
         oodbench.run(suite_with(tmp_path, **suite), **call, out=tmp_path / "o")
 
 
-def test_a_broken_detector_package_hurts_nobody_who_asks_for_all(broken_package, tmp_path, caplog):
+def test_a_broken_detector_package_hurts_nobody_who_asks_for_all(broken_package, tmp_path):
     """And a built-in name cannot be taken over."""
     wanted = ["broken-*", "entropy"]
-    (record,) = oodbench.run("digits", wanted, ["known"], [0], out=tmp_path)
-    assert (record.detector.name, record.detector.distribution) == ("entropy", "oodbench")
-    assert "left out: the detector 'broken-import' of broken-package 1.0 could not be loaded" in caplog.text
-    assert "broken-raw" in caplog.text
+    broken, raw, record = oodbench.run("digits", wanted, ["known"], [0], out=tmp_path)
+    assert (record.detector.name, record.detector.distribution, record.status) == ("entropy", "oodbench", "ok")
+    assert (broken.detector.name, broken.detector.distribution) == ("broken-import", "broken-package")
+    assert "broken-package 1.0 could not be loaded from broken_package.nowhere:x" in broken.error
+    assert "ModuleNotFoundError" in broken.traceback
+    assert (raw.detector.name, raw.status) == ("broken-raw", "failed")
+    assert "decorate the function or class at broken_package:undecorated" in raw.error
     with pytest.raises(MissingPrerequisiteError, match="could not be loaded"):
         oodbench.run("digits", ["broken-import"], out=tmp_path)

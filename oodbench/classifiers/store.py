@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench import registry
-from oodbench.classifiers.training import THREADS, to_input, train
+from oodbench.classifiers.training import THREADS, Normalisation, to_input, train
 from oodbench.datasets.splits import Split
 from oodbench.errors import OodbenchError, UsageError
 from oodbench.gradients.engine import forward
@@ -28,11 +28,17 @@ class Classifier:
         name: The plugin that built it.
         network: In eval mode.
         weights_sha256: Hash of its state: names, shapes and values.
+        normalisation: Mean and standard deviation of each channel, where the network wants them taken out.
     """
 
     name: str
     network: nn.Module
     weights_sha256: str
+    normalisation: Normalisation | None = None
+
+    def to_input(self, images: Tensor) -> Tensor:
+        """uint8 images (N, C, H, W) to what the network is given."""
+        return to_input(images, self.normalisation)
 
 
 def trained_classifier(suite: Suite, training: Split, classes: int, seed: int, cache: Path, track: Track) -> Classifier:

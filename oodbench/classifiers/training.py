@@ -14,9 +14,17 @@ from oodbench.threads import operator_threads
 THREADS = 2
 
 
-def to_input(images: Tensor) -> Tensor:
-    """uint8 images to float32 from 0 to 1, as every classifier gets them."""
-    return images.float() / 255
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of values from 0 to 1."""
+
+
+def to_input(images: Tensor, normalisation: Normalisation | None = None) -> Tensor:
+    """uint8 images (N, C, H, W) to float32 from 0 to 1, as classifiers get them; normalised if they want that."""
+    values = images.float() / 255
+    if normalisation is None:
+        return values
+    mean, std = (torch.tensor(one)[:, None, None] for one in normalisation)
+    return (values - mean) / std
 
 
 def train(

@@ -95,7 +95,7 @@ def _entropy(evidence: "Evidence") -> "NDArray[np.float64]":
     return values
 
 
-@detector("entropy-meta", needs="logits")
+@detector("entropy-meta", needs="logits", fitted_on="exposed")
 class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy alone: the entropy thresholding of Oberdiek, Rottmann, Gottschalk 2018."""
 
@@ -107,7 +107,7 @@ class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
         return _entropy(evidence)
 
 
-@detector("grad-all", needs="gradients")
+@detector("grad-all", needs="gradients", fitted_on="exposed")
 class grad_all(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on all gradient metrics, over all weights and of every layer."""
 
@@ -116,7 +116,7 @@ class grad_all(LogisticMeta):  # noqa: N801 - the name of the plugin
         return _gradients(evidence)
 
 
-@detector("grad-combo", needs=("logits", "gradients"))
+@detector("grad-combo", needs=("logits", "gradients"), fitted_on="exposed")
 class grad_combo(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy and all gradient metrics, over all weights and of every layer."""
 

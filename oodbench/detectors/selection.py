@@ -11,9 +11,18 @@ from pydantic_core import to_jsonable_python
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import OodbenchError, UsageError
+from oodbench.isolation import Failure, failed, time_limit
 from oodbench.parameters import defaults, split_spec
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Who provides a detector: an installed distribution or a local file, and its version."""
+
+    distribution: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -21,16 +30,16 @@ class Chosen:
     """A detector with its parameters and who provides it.
 
     Attributes:
+        name: The name that it is known by, which may have its distribution's before it.
         plugin: The detector.
         given: The parameters that the user gave.
-        distribution: Installed distribution or local file.
-        version: Version of that.
+        provider: Who provides it.
     """
 
+    name: str
     plugin: DetectorPlugin
     given: dict[str, Any]
-    distribution: str
-    version: str
+    provider: Provider
 
     def parameters(self, seed: int) -> dict[str, Any]:
         """All parameters; one named ``seed`` that was not given is the run's seed."""
@@ -39,40 +48,80 @@ class Chosen:
             given.setdefault("seed", seed)
         return self.plugin.parameters(given)
 
+    @property
+    def label(self) -> str:
+        """Its name with the parameters that were given."""
+        given = ",".join(f"{name}={value}" for name, value in self.given.items())
+        return f"{self.name}:{given}" if given else self.name
 
-def choose(wanted: Sequence[str | DetectorPlugin]) -> list[Chosen]:
+    @property
+    def key(self) -> str:
+        """The same for the same detector with the same parameters."""
+        return json.dumps([self.name, to_jsonable_python(self.parameters(seed=0))], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A detector that cannot be loaded, and why.
+
+    Attributes:
+        name: Its name.
+        given: The parameters that the user gave.
+        provider: Who provides it.
+        failure: Why.
+    """
+
+    name: str
+    given: dict[str, Any]
+    provider: Provider
+    failure: Failure
+
+
+def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None) -> list[Chosen | Broken]:
     """The detectors meant by names, globs and specs such as ``grad-l2:layer=conv1``, each once.
+
+    Args:
+        wanted: What the user means.
+        timeout: Seconds that the loading of one may take.
 
     Raises:
         UsageError: A name or a parameter is unknown.
-        MissingPrerequisiteError: A detector's package cannot be imported.
+        OodbenchError: None of them can be loaded.
     """
-    chosen: dict[str, Chosen] = {}
+    chosen: dict[str, Chosen | Broken] = {}
+    reasons: list[OodbenchError] = []
     for one in wanted:
         pattern, given = (one.name, {}) if isinstance(one, DetectorPlugin) else split_spec(one)
-        for name in registry.matching("detectors", pattern):
+        names = registry.matching("detectors", pattern)
+        for name in names:
+            entry = registry.get("detectors", name)
+            provider = Provider(entry.distribution, entry.version)
             try:
-                candidate = _load(name, given)
-                parameters = candidate.parameters(seed=0)
+                with time_limit(timeout):
+                    candidate = Chosen(name, _load(entry), dict(given), provider)
             except OodbenchError as error:
-                if name == pattern:
-                    raise
-                # Who asked for all that there are, or for all that have a parameter, did not ask for this one.
-                logger.warning("left out: %s", error)
+                reasons.append(error)
+                chosen.setdefault(name, Broken(name, dict(given), provider, failed(error)))
                 continue
-            key = json.dumps([name, to_jsonable_python(parameters)], sort_keys=True)
-            chosen.setdefault(key, candidate)
+            try:
+                chosen.setdefault(candidate.key, candidate)
+            except UsageError as error:
+                if len(names) == 1:
+                    raise
+                # Who asked for all that have a parameter did not ask for this one.
+                logger.warning("left out: %s", error)
+    if reasons and not any(isinstance(one, Chosen) for one in chosen.values()):
+        raise reasons[0]
     if wanted and not chosen:
         raise UsageError(f"no detector of {', '.join(map(str, wanted))} is left.")
     return list(chosen.values())
 
 
-def _load(name: str, given: dict[str, str]) -> Chosen:
-    entry = registry.get("detectors", name)
-    plugin = registry.load("detectors", name)
+def _load(entry: registry.Entry) -> DetectorPlugin:
+    plugin = registry.load("detectors", entry.name)
     if not isinstance(plugin, DetectorPlugin):
         raise UsageError(
-            f"the detector {name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the function or "
-            f"class at {entry.target} with @oodbench.detector."
+            f"the detector {entry.name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the function "
+            f"or class at {entry.target} with @oodbench.detector."
         )
-    return Chosen(plugin, dict(given), entry.distribution, entry.version)
+    return plugin

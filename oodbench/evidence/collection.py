@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from oodbench.classifiers.pieces import Pieces
 from oodbench.classifiers.training import to_input
-from oodbench.evidence.evidence import Evidence
+from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients import forward
 from oodbench.progress import Track
 from oodbench.threads import operator_threads
@@ -28,7 +29,15 @@ T = TypeVar("T")
 BATCH = 256
 
 
-def collect(network: nn.Module, images: NDArray[np.uint8], track: Track, description: str) -> Evidence:
+def collect(
+    network: nn.Module,
+    images: NDArray[np.uint8],
+    track: Track,
+    description: str,
+    *,
+    parts: Sequence[str] = OF_ONE_PASS,
+    to_input: Callable[[Tensor], Tensor] = to_input,
+) -> Evidence:
     """Collect the evidence of all images.
 
     Args:
@@ -36,9 +45,26 @@ def collect(network: nn.Module, images: NDArray[np.uint8], track: Track, descrip
         images: uint8 (N, C, H, W), N at least 1.
         track: Shows progress.
         description: What progress is called.
+        parts: All of one pass, or logits and features alone, which need no backward pass.
+        to_input: Images to what the network is given.
     """
+    measure = _whole if "gradients" in parts else _light
     batches = torch.split(torch.from_numpy(images), BATCH)
-    return Evidence.concatenate(over_batches(network, batches, _of_batch, track, description))
+    found = over_batches(network, batches, lambda one, batch: measure(one, to_input(batch)), track, description)
+    return Evidence.concatenate(found)
+
+
+def feature_maps(
+    backbone: nn.Module, images: NDArray[np.uint8], to_input: Callable[[Tensor], Tensor], track: Track, description: str
+) -> Tensor:
+    """The feature maps of all images, float32 (N, K, H, W)."""
+
+    def measure(one: nn.Module, batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            maps: Tensor = one(to_input(batch)).float()
+        return maps
+
+    return torch.cat(over_batches(backbone, torch.split(torch.from_numpy(images), BATCH), measure, track, description))
 
 
 def over_batches(
@@ -70,8 +96,14 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _of_batch(network: nn.Module, images: Tensor) -> Evidence:
-    with forward(network, to_input(images)) as run:
+def _light(network: nn.Module, inputs: Tensor) -> Evidence:
+    with torch.no_grad():
+        features, logits = Pieces(network, inputs[:1]).encoder.features_and_logits(inputs)
+    return Evidence(logits.float(), features.float())
+
+
+def _whole(network: nn.Module, inputs: Tensor) -> Evidence:
+    with forward(network, inputs) as run:
         return Evidence(
             run.logits.float(),
             run.features.float(),

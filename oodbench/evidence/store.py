@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
 from oodbench.evidence.collection import BATCH, collect
-from oodbench.evidence.evidence import Evidence
+from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients.entries import path
 from oodbench.progress import Track
 from oodbench.tensor_files import read_tensors, write_tensors
@@ -25,9 +27,17 @@ def engine() -> str:
     return f"{ENGINE_VERSION}, {path()}"
 
 
-def evidence_of(classifier: Classifier, split: Split, cache: Path, track: Track) -> Evidence:
-    """The evidence of a split, from the cache if it was collected before."""
-    identity = {
+def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cache: Path, track: Track) -> Evidence:
+    """The evidence of a split, from the cache if it was collected before.
+
+    Args:
+        classifier: The trained classifier.
+        split: The samples.
+        parts: Those of one pass, or logits and features alone.
+        cache: The cache folder.
+        track: Shows progress.
+    """
+    identity: dict[str, Any] = {
         "weights": classifier.weights_sha256,
         "architecture": _architecture(classifier.network),
         "images": hashlib.sha256(split.digests.tobytes()).hexdigest(),
@@ -35,12 +45,17 @@ def evidence_of(classifier: Classifier, split: Split, cache: Path, track: Track)
         "engine": engine(),
         "torch": version("torch"),
     }
+    if tuple(parts) != OF_ONE_PASS:
+        identity["parts"] = list(parts)
+    if classifier.normalisation is not None:
+        identity["normalisation"] = classifier.normalisation
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = cache / "evidence" / f"{key}.safetensors"
     kept = read_tensors(file)
     if kept is not None:
         return _from_tensors(*kept)
-    evidence = collect(classifier.network, split.images, track, f"evidence of {split.dataset} ({split.part})")
+    description = f"evidence of {split.dataset} ({split.part})"
+    evidence = collect(classifier.network, split.images, track, description, parts=parts, to_input=classifier.to_input)
     write_tensors(file, *_to_tensors(evidence))
     return evidence
 
@@ -50,16 +65,15 @@ def _architecture(network: nn.Module) -> str:
 
 
 def _to_tensors(evidence: Evidence) -> tuple[dict[str, Tensor], dict[str, str]]:
-    tensors = {
-        "logits": evidence.logits,
-        "features": evidence.features,
-        "gradients": torch.stack(list(evidence.gradients.values())),
-        "confounding": evidence.confounding,
-    }
+    tensors = {name: part for name, part in evidence.parts.items() if name != "gradients"}
+    if "gradients" not in evidence.parts:
+        return tensors, {}
+    tensors["gradients"] = torch.stack(list(evidence.gradients.values()))
     return tensors, {"gradients": json.dumps(list(evidence.gradients))}
 
 
 def _from_tensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Evidence:
-    names = json.loads(metadata["gradients"])
-    gradients = dict(zip(names, tensors["gradients"], strict=True))
-    return Evidence(tensors["logits"], tensors["features"], gradients, tensors["confounding"])
+    parts: dict[str, Any] = dict(tensors)
+    if "gradients" in parts:
+        parts["gradients"] = dict(zip(json.loads(metadata["gradients"]), tensors["gradients"], strict=True))
+    return Evidence(**parts)

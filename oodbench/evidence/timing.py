@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from oodbench.classifiers.training import to_input
+from oodbench.classifiers.store import Classifier
 from oodbench.gradients import forward
 
 SAMPLES = 64
@@ -17,21 +17,21 @@ ENOUGH_S = 0.5
 REPEATS = 5
 
 
-def evidence_ms(network: nn.Module, images: NDArray[np.uint8]) -> Callable[[tuple[str, ...]], float]:
+def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[tuple[str, ...]], float]:
     """A function from parts of the evidence to the milliseconds that they take for each sample, on one thread.
 
     Logits and features come with the forward pass. Each set of parts is measured when it is first asked for, as the
     best of five passes over 64 samples, or of one if that takes long.
 
     Args:
-        network: The trained classifier.
+        classifier: The trained classifier.
         images: uint8 (N, C, H, W).
     """
-    batch = torch.from_numpy(images[:SAMPLES])
+    batch = classifier.to_input(torch.from_numpy(images[:SAMPLES]))
 
     @cache
     def milliseconds(backward: tuple[str, ...]) -> float:
-        best = 1e3 * min(_passes(network, batch, backward)) / len(batch)
+        best = 1e3 * min(_passes(classifier.network, batch, backward)) / len(batch)
         return best
 
     def of_needs(needs: tuple[str, ...]) -> float:
@@ -52,9 +52,9 @@ def _pass(network: nn.Module, batch: torch.Tensor, backward: tuple[str, ...]) ->
     start = time.perf_counter()
     if not backward:
         with torch.no_grad():
-            network(to_input(batch))
+            network(batch)
     else:
-        with forward(network, to_input(batch)) as run:
+        with forward(network, batch) as run:
             if "gradients" in backward:
                 run.metrics("predicted")
             if "confounding" in backward:

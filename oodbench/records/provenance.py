@@ -10,7 +10,7 @@ from pathlib import Path
 
 from oodbench.records.record import Provenance
 
-PACKAGES = ("oodbench", "torch", "torchvision", "numpy", "scikit-learn", "pillow")
+PACKAGES = ("oodbench", "pytorch-ood", "torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
 
 def provenance(engine: str) -> Provenance:

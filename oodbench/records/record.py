@@ -20,12 +20,16 @@ class SuitePart(_Part):
 
 
 class DetectorPart(_Part):
-    """Which detector, with all its parameters, who provides it, and what it learnt (directions, strengths)."""
+    """Which detector, with all its parameters, who provides it, and what it learnt (directions, strengths).
+
+    ``version`` is the detector's own where it has one, otherwise that of its distribution.
+    """
 
     name: str
     version: str
     params: dict[str, Any]
     distribution: str
+    distribution_version: str | None = None
     learnt: dict[str, Any] = {}
 
 
@@ -116,6 +120,7 @@ class Record(_Part):
     cell_id: str
     status: Literal["ok", "failed", "skipped"]
     error: str | None = None
+    traceback: str | None = None
     suite: SuitePart
     protocol: str
     exposed: list[str]
@@ -137,10 +142,18 @@ def identity(record: Record) -> str:
         "protocol": record.protocol,
         "exposed": record.exposed,
         "seed": record.seed,
-        "detector": record.detector.model_dump(exclude={"learnt"}),
+        "detector": _who(record.detector),
         "weights": record.classifier.weights_sha256,
         "datasets": {name: (part.sha256, part.group) for name, part in record.datasets.items()},
         "engine": record.provenance.engine,
         "oodbench": record.provenance.versions["oodbench"],
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _who(detector: DetectorPart) -> dict[str, Any]:
+    known = detector.model_dump(exclude={"learnt"})
+    # Records of before that field are still what they were.
+    if known["distribution_version"] is None:
+        del known["distribution_version"]
+    return known

@@ -1,0 +1,175 @@
+"""A trained network taken apart: encoder and last layer, stages and head."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from oodbench.errors import CellSkippedError, one_line
+
+
+class Encoder(nn.Module):
+    """Inputs to features, by running the network and looking at what its last layer is given."""
+
+    def __init__(self, network: nn.Module, last_layer: nn.Linear) -> None:
+        super().__init__()
+        self.network = network
+        self.last_layer = last_layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, D)."""
+        return self.features_and_logits(inputs)[0]
+
+    def features_and_logits(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) to (N, D) and (N, C)."""
+        seen: list[Tensor] = []
+        handle = self.last_layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            logits = self.network(inputs)
+        finally:
+            handle.remove()
+        return seen[-1], logits
+
+
+PIECES = ("classifier", "encoder", "last_layer", "stages", "head")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A network, and what it is made of; each piece shares the network's weights.
+
+    Attributes:
+        network: In eval mode.
+        example: One input, (1, C, H, W).
+    """
+
+    network: nn.Module
+    example: Tensor
+
+    def parts(self, needs: Sequence[str]) -> dict[str, Any]:
+        """Those of ``PIECES`` that are needed.
+
+        Raises:
+            CellSkippedError: The network cannot be taken apart that way.
+        """
+        return {name: getattr(self, name) for name in PIECES if name in needs}
+
+    @property
+    def classifier(self) -> nn.Module:
+        """Inputs to logits."""
+        return self.network
+
+    @cached_property
+    def last_layer(self) -> nn.Linear:
+        """Features to logits: the last Linear layer that is called and has an output for each class."""
+        called: list[nn.Linear] = []
+        layers = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        handles = [layer.register_forward_hook(lambda layer, *_: called.append(layer)) for layer in layers]
+        try:
+            with torch.no_grad():
+                classes = self.network(self.example).shape[1]
+        finally:
+            for handle in handles:
+                handle.remove()
+        found = [layer for layer in called if layer.out_features == classes]
+        if not found:
+            raise CellSkippedError(f"it needs the classifier's last Linear layer, and none has {classes} outputs")
+        return found[-1]
+
+    @property
+    def encoder(self) -> Encoder:
+        """Inputs to features."""
+        return Encoder(self.network, self.last_layer)
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Inputs to feature maps, one after the other; a stage ends where the resolution changes next."""
+        return self._cut[0]
+
+    @property
+    def head(self) -> nn.Module:
+        """The feature maps of the last stage to logits."""
+        return self._cut[1]
+
+    @cached_property
+    def _cut(self) -> tuple[tuple[nn.Module, ...], nn.Module]:
+        """Cut the network's graph where all of it passes through one feature map, after the last of a resolution.
+
+        Raises:
+            CellSkippedError: It cannot be traced, or has no feature maps that all of it passes through.
+        """
+        try:
+            traced = fx.symbolic_trace(self.network)
+            ShapeProp(traced).propagate(self.example)
+        except Exception as cause:
+            raise CellSkippedError(
+                "it needs the classifier cut into stages and a head, which torch.fx cannot trace: "
+                f"{type(cause).__name__}: {one_line(cause)}"
+            ) from cause
+        nodes = list(traced.graph.nodes)
+        ends = _ends_of_stages(nodes)
+        if not ends:
+            raise CellSkippedError(
+                "it needs feature maps (N, K, H, W) that all of the classifier passes through, and there are none"
+            )
+        starts = [next(node for node in nodes if node.op == "placeholder"), *ends]
+        pieces = [
+            _piece(self.network, nodes, start, end) for start, end in zip(starts, [*ends, _output(nodes)], strict=True)
+        ]
+        return tuple(pieces[:-1]), pieces[-1]
+
+
+def _ends_of_stages(nodes: list[fx.Node]) -> list[fx.Node]:
+    """The last node of each resolution among those that the whole graph passes through.
+
+    What comes after tokens (N, T, K) is no feature map's head, so a vision transformer has no stages.
+    """
+    shapes = {node: _shape(node) for node in nodes}
+    last_tokens = max((i for i, node in enumerate(nodes) if len(shapes[node]) == 3), default=-1)
+    by_resolution: dict[tuple[int, ...], fx.Node] = {}
+    for i, node in enumerate(nodes):
+        shape = shapes[node]
+        # Inputs are square, so what is not has its channels elsewhere.
+        is_map = len(shape) == 4 and shape[0] == 1 and shape[2] == shape[3] > 1 and node.op != "placeholder"
+        if is_map and i > last_tokens and _is_bottleneck(nodes, i):
+            by_resolution[shape[2:]] = node
+    return list(by_resolution.values())
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    metadata = node.meta.get("tensor_meta")
+    shape = getattr(metadata, "shape", None)
+    return tuple(shape) if shape is not None else ()
+
+
+def _is_bottleneck(nodes: list[fx.Node], position: int) -> bool:
+    """Whether nothing after the node uses anything before it, but for constants."""
+    before = {node for node in nodes[:position] if node.op != "get_attr"}
+    return not any(user in before for later in nodes[position + 1 :] for user in later.all_input_nodes)
+
+
+def _output(nodes: Iterable[fx.Node]) -> fx.Node:
+    (output,) = (node for node in nodes if node.op == "output")
+    (result,) = output.all_input_nodes
+    return result
+
+
+def _piece(network: nn.Module, nodes: list[fx.Node], start: fx.Node, end: fx.Node) -> nn.Module:
+    """The part of the graph after one node up to another."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {start: graph.placeholder("x")}
+    for node in _between(nodes, start, end):
+        copies[node] = graph.node_copy(node, lambda needed: copies[needed])
+    graph.output(copies[end])
+    return fx.GraphModule(network, graph).eval()
+
+
+def _between(nodes: list[fx.Node], start: fx.Node, end: fx.Node) -> Iterator[fx.Node]:
+    first, last = nodes.index(start), nodes.index(end)
+    for i, node in enumerate(nodes[: last + 1]):
+        if i > first or (node.op == "get_attr" and node is not start):
+            yield node

@@ -1,0 +1,178 @@
+"""The scores of a detector on all splits of a trial: fitted once, each split scored once.
+
+A meta classifier gets the scores of its inputs from their own sheets, so whoever is in the run anyway costs nothing
+again.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oodbench.datasets.splits import Split
+from oodbench.detectors.inputs import input_detectors
+from oodbench.detectors.selection import Chosen
+from oodbench.errors import CellSkippedError, OodbenchError
+from oodbench.evidence import Evidence
+from oodbench.isolation import Failure, attempt, isolated, time_limit
+from oodbench.scoring import Fitted, fit, refuse_changed_network, score, state_of
+from oodbench.trial import Trial
+
+# A supervised input scores each of these parts of the fitting split by a fit on the others.
+FOLDS = 5
+
+Key = tuple[str, str]
+
+
+def key_of(split: Split) -> Key:
+    """Data set and part of a split."""
+    return split.dataset, split.part
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores (N,), and the seconds they took."""
+
+    scores: NDArray[np.floating]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ScoreSheet:
+    """A fitted detector's scores.
+
+    Attributes:
+        fitted: The detector.
+        needs: The parts of the evidence that it and its inputs work on.
+        scores: By data set and part.
+    """
+
+    fitted: Fitted
+    needs: tuple[str, ...]
+    scores: Mapping[Key, Scored | Failure]
+
+    def of(self, split: Split) -> Scored | Failure:
+        """The scores of a split."""
+        return self.scores[key_of(split)]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a meta classifier works on: scores by split and detector, what they need, and the seconds they took."""
+
+    scores: Mapping[Key, Mapping[str, Tensor]] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    fit_s: float = 0.0
+    score_s: Mapping[Key, float] = field(default_factory=dict)
+
+
+def score_sheet(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet | Failure:
+    """Fit a detector and score the known meta split, all exposed samples and all test sets.
+
+    Whatever the plugin does, it does to its own sheet.
+
+    Args:
+        trial: Where.
+        chosen: The detector.
+        exposed: Unknown sets whose exposed samples it is fitted on, if it declares to be.
+    """
+    seen = exposed if chosen.plugin.fitted_on == "exposed" else ()
+    key = chosen.key, seen
+    if key not in trial.sheets:
+        trial.sheets[key] = attempt(lambda: _computed(trial, chosen, seen))
+    found: ScoreSheet | Failure = trial.sheets[key]
+    return found
+
+
+def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet:
+    plugin = chosen.plugin
+    inputs = _inputs(trial, chosen, exposed) if "scores" in plugin.needs else _Inputs()
+    pieces = trial.observatory.pieces(plugin.needs)
+    parts = pieces.parts(plugin.needs) if pieces else {}
+
+    def view(split: Split) -> Evidence:
+        seen = trial.observatory.evidence(split, plugin.needs).parts
+        return Evidence(**seen, **parts, scores=inputs.scores.get(key_of(split)))
+
+    learning = [trial.train] if plugin.fitted_on == "training" else [trial.meta, *(trial.exposed[e] for e in exposed)]
+    lesson = Evidence.concatenate([view(split) for split in learning])
+    labels = torch.cat([torch.from_numpy(split.labels) for split in learning])
+    views = {key_of(split): view(split) for split in trial.scored()}
+    before = state_of(pieces.network) if pieces else {}
+    with isolated(trial.seed), time_limit(trial.timeout):
+        fitted = fit(plugin, chosen.parameters(trial.seed), lesson, labels)
+        scores = {key: attempt(partial(_timed_score, fitted, one)) for key, one in views.items()}
+    if pieces:
+        refuse_changed_network(before, pieces.network)
+    if inputs.needs:
+        fitted = replace(fitted, seconds=fitted.seconds + inputs.fit_s)
+        scores = {key: _with_seconds(one, inputs.score_s[key]) for key, one in scores.items()}
+    return ScoreSheet(fitted, plugin.needs + inputs.needs, scores)
+
+
+def _timed_score(fitted: Fitted, evidence: Evidence) -> Scored:
+    start = time.perf_counter()
+    scores = score(fitted.detector, evidence)
+    return Scored(scores, time.perf_counter() - start)
+
+
+def _with_seconds(scored: Scored | Failure, more: float) -> Scored | Failure:
+    return scored if isinstance(scored, Failure) else replace(scored, seconds=scored.seconds + more)
+
+
+def _inputs(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> _Inputs:
+    """The scores of a meta classifier's inputs on all splits.
+
+    On what it is fitted on itself, a supervised input is scored out of fold, or the meta classifier would trust it for
+    what it knows by heart (Wolpert 1992, stacked generalisation).
+
+    Raises:
+        CellSkippedError: An input is skipped.
+        OodbenchError: An input fails.
+    """
+    scores: dict[Key, dict[str, Tensor]] = {key_of(split): {} for split in trial.scored()}
+    seconds = dict.fromkeys(scores, 0.0)
+    needs: list[str] = []
+    fit_s = 0.0
+    for one in input_detectors(chosen.name, chosen.parameters(trial.seed)["inputs"]):
+        sheet = score_sheet(trial, one, exposed)
+        if isinstance(sheet, Failure):
+            raise _refused(one, sheet)
+        needs.extend(need for need in sheet.needs if need not in needs)
+        fit_s += sheet.fitted.seconds
+        for key, found in sheet.scores.items():
+            if isinstance(found, Failure):
+                raise _refused(one, found)
+            scores[key][one.label] = torch.from_numpy(found.scores)
+            seconds[key] += found.seconds
+        if one.plugin.fitted_on == "exposed":
+            start = time.perf_counter()
+            for key, out_of_fold in _out_of_fold(trial, one, exposed).items():
+                scores[key][one.label] = out_of_fold
+            fit_s += time.perf_counter() - start
+    return _Inputs(scores, tuple(needs), fit_s, seconds)
+
+
+def _refused(one: Chosen, failure: Failure) -> Exception:
+    sentence = f"its input {one.label} {'is skipped' if failure.status == 'skipped' else 'failed'}: {failure.error}"
+    return CellSkippedError(sentence) if failure.status == "skipped" else OodbenchError(sentence)
+
+
+def _out_of_fold(trial: Trial, one: Chosen, exposed: tuple[str, ...]) -> dict[Key, Tensor]:
+    """Scores of the samples that a supervised detector is fitted on, each by a fit that has not seen it."""
+    learning = [trial.meta, *(trial.exposed[name] for name in exposed)]
+    evidence = Evidence.concatenate([trial.observatory.evidence(split, one.plugin.needs) for split in learning])
+    labels = torch.cat([torch.from_numpy(split.labels) for split in learning])
+    fold = torch.arange(len(labels)) % FOLDS
+    scores = torch.empty(len(labels), dtype=torch.float64)
+    for i in range(FOLDS):
+        with isolated(trial.seed), time_limit(trial.timeout):
+            fitted = fit(one.plugin, one.parameters(trial.seed), evidence[fold != i], labels[fold != i])
+            scores[fold == i] = torch.from_numpy(score(fitted.detector, evidence[fold == i])).double()
+    parts = torch.split(scores, [len(split.labels) for split in learning])
+    return {key_of(split): part for split, part in zip(learning, parts, strict=True)}
