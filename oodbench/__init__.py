@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from oodbench.benchmark import run as run
     from oodbench.datasets.adapter import Card as Card
+    from oodbench.datasets.adapter import DataMissingError as DataMissingError
+    from oodbench.datasets.adapter import LazyImages as LazyImages
     from oodbench.datasets.adapter import Pool as Pool
+    from oodbench.datasets.adapter import Request as Request
     from oodbench.datasets.adapter import dataset as dataset
     from oodbench.detectors.plugin import detector as detector
     from oodbench.errors import CellSkippedError as CellSkippedError
     from oodbench.errors import OodbenchError as OodbenchError
+    from oodbench.errors import UsageError as UsageError
+    from oodbench.protocols.case import Case as Case
 
 # Loaded on first use, so that `import oodbench` loads no torch.
 _PUBLIC = {
@@ -18,11 +23,29 @@ _PUBLIC = {
     "detector": "oodbench.detectors.plugin",
     "dataset": "oodbench.datasets.adapter",
     "Card": "oodbench.datasets.adapter",
+    "DataMissingError": "oodbench.datasets.adapter",
+    "LazyImages": "oodbench.datasets.adapter",
     "Pool": "oodbench.datasets.adapter",
+    "Request": "oodbench.datasets.adapter",
+    "Case": "oodbench.protocols.case",
+    "UsageError": "oodbench.errors",
     "OodbenchError": "oodbench.errors",
     "CellSkippedError": "oodbench.errors",
 }
-__all__ = ["Card", "CellSkippedError", "OodbenchError", "Pool", "dataset", "detector", "run"]
+__all__ = [
+    "Card",
+    "Case",
+    "CellSkippedError",
+    "DataMissingError",
+    "LazyImages",
+    "OodbenchError",
+    "Pool",
+    "Request",
+    "UsageError",
+    "dataset",
+    "detector",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

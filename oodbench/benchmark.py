@@ -11,7 +11,9 @@ import torch
 from oodbench import registry
 from oodbench.atomic import check_folder
 from oodbench.cells import Cell, run_cell
-from oodbench.classifiers.store import Classifier, trained_classifier
+from oodbench.classifiers.blueprint import Blueprint, find_blueprint
+from oodbench.classifiers.store import Classifier, make_classifier
+from oodbench.classifiers.weights import weights_file
 from oodbench.datasets.sources import check_sources
 from oodbench.datasets.splits import SuiteData, draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
@@ -25,7 +27,7 @@ from oodbench.protocols.case import Case, Protocol
 from oodbench.protocols.leak_guard import refuse_leaks
 from oodbench.records.record import Record
 from oodbench.records.store import check_writable
-from oodbench.suites.suite import MAX_SEED, Suite, read_suite
+from oodbench.suites.suite import MAX_SEED, PRETRAINED, Suite, read_suite
 from oodbench.threads import single_threaded
 from oodbench.trial import Trial
 
@@ -41,6 +43,7 @@ class Plan:
     """All that a run needs to know before it computes anything."""
 
     suite: Suite
+    blueprint: Blueprint
     detectors: list[Chosen | Broken]
     protocols: dict[str, Protocol]
     seeds: list[int]
@@ -52,6 +55,9 @@ def run(
     protocols: str | Sequence[str] = ("*",),
     seeds: Sequence[int] | None = None,
     *,
+    classifier: str | None = None,
+    weights: str | Path | None = None,
+    penultimate: str | None = None,
     data: str | Path | None = None,
     download: bool = False,
     replace: Mapping[str, str] | None = None,
@@ -69,8 +75,13 @@ def run(
         detectors: Names, globs (``grad-*``), names with parameters (``grad-l2:layer=conv1``), or plugins.
         protocols: Names or globs.
         seeds: Seeds of the classifier's training; by default the suite's.
+        classifier: Another classifier than the suite's: the name of a plugin, ``module:factory``, ``file.py:factory``,
+            ``torchvision:NAME`` or ``timm:NAME``.
+        weights: File of its weights, or ``pretrained``; nothing is trained then. ``{seed}`` in its name stands for the
+            seed.
+        penultimate: Name of the Linear layer whose input are the penultimate features, where it is not to be found.
         data: Folder of the data sets; by default ``$OODBENCH_DATA``, else a folder of the user.
-        download: Whether data sets that are not there may be downloaded.
+        download: Whether data sets and pretrained weights that are not there may be downloaded.
         replace: Other adapters for data sets of the suite, such as ``{"cifar10": "imagefolder:PATH"}``.
         plugins: Local Python files that declare plugins.
         out: Folder of the results.
@@ -90,7 +101,8 @@ def run(
         registry.load_file(Path(file))
     _check_limit(limit)
     _check_timeout(timeout)
-    plan = make_plan(suite, detectors, protocols, seeds, replace or {}, timeout)
+    given = read_suite(suite).with_classifier(classifier, None if weights is None else str(weights), penultimate)
+    plan = make_plan(given, detectors, protocols, seeds, replace or {}, timeout)
     check_writable(Path(out))
     check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
     drawn = draw_splits(
@@ -98,11 +110,11 @@ def run(
     )
     for name, looked_for in drawn.missing.items():
         logger.warning("%s is left out: looked for %s.", name, looked_for)
-    return list(_cells(plan, drawn, Path(out), limit, timeout, track))
+    return list(_cells(plan, drawn, Path(out), limit, timeout, track, download=download))
 
 
 def make_plan(
-    suite: str,
+    suite: Suite,
     detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
     protocols: str | Sequence[str],
     seeds: Sequence[int] | None,
@@ -112,17 +124,40 @@ def make_plan(
     """Look up everything that is named, so that a wrong name costs no time.
 
     Raises:
-        UsageError: A name, a parameter or the suite file is wrong.
+        UsageError: A name or a parameter is wrong.
+        MissingPrerequisiteError: A file or package that the classifier needs is not there.
     """
     patterns = [protocols] if isinstance(protocols, str) else protocols
     names = list(dict.fromkeys(name for pattern in patterns for name in registry.matching("protocols", pattern)))
-    read = read_suite(suite).replacing(dict(replace))
+    read = suite.replacing(dict(replace))
     with read.blamed("classifier"):
-        registry.get("classifiers", read.classifier)
+        blueprint = find_blueprint(read.classifier, read.code_folders, read.input.channels)
+    numbers = _seeds(read, seeds)
+    if read.weights is not None and read.weights != PRETRAINED:
+        with read.blamed("weights"):
+            for seed in numbers:
+                weights_file(read.weights, seed)
     check_sources(read)
     wanted = [detectors] if isinstance(detectors, (str, DetectorPlugin)) else detectors
     loaded = {name: registry.load("protocols", name) for name in names}
-    return Plan(read, choose(wanted, timeout), loaded, _whole_numbers(read.seeds if seeds is None else seeds))
+    return Plan(read, blueprint, choose(wanted, timeout), loaded, numbers)
+
+
+def _seeds(suite: Suite, asked_for: Sequence[int] | None) -> list[int]:
+    """The seeds that are asked for, or the suite's; a single training has one.
+
+    Raises:
+        UsageError: They are no seeds, or several of a single training.
+    """
+    if asked_for is None:
+        return [0] if suite.is_one_training and len(suite.seeds) > 1 else list(suite.seeds)
+    numbers = _whole_numbers(asked_for)
+    if suite.is_one_training and len(numbers) > 1:
+        raise UsageError(
+            f"the weights {suite.weights} are those of one training, and {len(numbers)} seeds are asked for; write "
+            "{seed} where the names of several files have the seed, or ask for one seed."
+        )
+    return numbers
 
 
 def _whole_numbers(seeds: Sequence[int]) -> list[int]:
@@ -151,7 +186,14 @@ def _check_timeout(timeout: float | None) -> None:
 
 
 def _cells(
-    plan: Plan, drawn: SuiteData, out: Path, limit: int | None, timeout: float | None, track: Track
+    plan: Plan,
+    drawn: SuiteData,
+    out: Path,
+    limit: int | None,
+    timeout: float | None,
+    track: Track,
+    *,
+    download: bool,
 ) -> Iterator[Record]:
     """Run all cells, grouped so that a classifier, its evidence and a fitted detector are made once."""
     cases = {name: _cases(name, protocol, drawn) for name, protocol in plan.protocols.items()}
@@ -162,7 +204,7 @@ def _cells(
     exposed = {name for names in by_exposure for name in names}
     tested = {name for of_protocol in cases.values() for case in of_protocol for name in case.tested}
     for seed in plan.seeds:
-        trial = _trial(plan.suite, drawn, exposed, tested, seed, limit, timeout, track)
+        trial = _trial(plan, drawn, exposed, tested, seed, limit, timeout, track, download=download)
         group = [cell for chosen in plan.detectors for cell in _cells_of(chosen, by_exposure)]
         with single_threaded():
             for cell in track(group, len(group), f"detectors, seed {seed}"):
@@ -195,7 +237,7 @@ def _cases(name: str, protocol: Protocol, drawn: SuiteData) -> list[Case]:
 
 
 def _trial(
-    suite: Suite,
+    plan: Plan,
     drawn: SuiteData,
     exposed: set[str],
     tested: set[str],
@@ -203,9 +245,13 @@ def _trial(
     limit: int | None,
     timeout: float | None,
     track: Track,
+    *,
+    download: bool,
 ) -> Trial:
-    cache = cache_folder()
-    classifier = trained_classifier(suite, drawn.train, len(drawn.classes), seed, cache, track)
+    suite, cache = plan.suite, cache_folder()
+    classifier = make_classifier(
+        suite, plan.blueprint, drawn.train, len(drawn.classes), seed, cache, track, download=download
+    )
     _refuse_diverged(suite, classifier, seed)
     trial = Trial(
         suite,

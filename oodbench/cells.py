@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from oodbench.datasets.splits import Split
-from oodbench.detectors.selection import Broken, Chosen
+from oodbench.detectors.selection import Broken, Chosen, input_detectors
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence.store import engine
-from oodbench.isolation import Failure
+from oodbench.isolation import Failure, attempt
 from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance
 from oodbench.records.record import (
@@ -167,6 +168,9 @@ def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) ->
             name=classifier.name,
             accuracy=float(1 - trial.wrong(trial.test).mean()),
             weights_sha256=classifier.weights_sha256,
+            normalisation=classifier.normalisation,
+            penultimate=classifier.penultimate,
+            code=classifier.code or None,
         ),
         results=[],
         datasets=datasets,
@@ -177,14 +181,18 @@ def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) ->
 
 def _detector(trial: Trial, chosen: Chosen | Broken) -> DetectorPart:
     version, parameters = None, chosen.given
+    inputs: list[Chosen] | Failure = []
     if isinstance(chosen, Chosen):
         version, parameters = chosen.plugin.version, chosen.parameters(trial.seed)
+        if "scores" in chosen.plugin.needs:
+            inputs = attempt(partial(input_detectors, chosen.name, parameters["inputs"]))
     return DetectorPart(
         name=chosen.name,
         version=version or chosen.provider.version,
         params=to_jsonable_python(parameters),
         distribution=chosen.provider.distribution,
         distribution_version=chosen.provider.version,
+        inputs=[] if isinstance(inputs, Failure) else [_detector(trial, one) for one in inputs],
     )
 
 

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,7 +55,7 @@ def resolve(plugin: str, function: Callable[..., Any], given: Mapping[str, objec
     values: dict[str, Any] = {}
     for name, parameter in offered.items():
         if name in given:
-            values[name] = _convert(plugin, name, _annotation(function, parameter), given[name])
+            values[name] = _convert(plugin, name, annotation_of(function, parameter), given[name])
         elif parameter.default is not inspect.Parameter.empty:
             values[name] = parameter.default
         else:
@@ -63,7 +63,7 @@ def resolve(plugin: str, function: Callable[..., Any], given: Mapping[str, objec
     return values
 
 
-def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:  # noqa: ANN401
+def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:  # noqa: ANN401
     """The parameter's type; Any where it has none, or one that only type checkers know."""
     if parameter.annotation is inspect.Parameter.empty:
         return Any
@@ -81,7 +81,7 @@ def _convert(plugin: str, name: str, annotation: Any, value: object) -> Any:  # 
         if not isinstance(value, str):
             return adapter.validate_python(value)
         # A list is typed as `0+1+2`: commas part parameters.
-        if get_origin(annotation) in (tuple, list):
+        if any(get_origin(one) in (tuple, list) for one in (annotation, *get_args(annotation))):
             return adapter.validate_python(value.split("+"))
         return adapter.validate_strings(value)
     except ValidationError as cause:

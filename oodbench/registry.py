@@ -192,7 +192,8 @@ def _installed(kind: Kind) -> dict[str, Entry]:
         entry = _entry(kind, point)
         by_name.setdefault(entry.name, []).append(entry)
     found: dict[str, Entry] = {}
-    for name, same in by_name.items():
+    for name, unsorted in by_name.items():
+        same = sorted(unsorted, key=lambda entry: entry.distribution)
         ours = [entry for entry in same if entry.distribution == "oodbench"]
         if ours or len(same) == 1:
             found[name] = replace((ours or same)[0], rivals=tuple(e.distribution for e in same if e not in ours[:1]))

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from oodbench.classifiers.pieces import Pieces
 from oodbench.datasets.splits import Split
-from oodbench.detectors.inputs import input_detectors
-from oodbench.detectors.selection import Chosen
+from oodbench.detectors.selection import Chosen, input_detectors
 from oodbench.errors import CellSkippedError, OodbenchError
 from oodbench.evidence import Evidence
 from oodbench.isolation import Failure, attempt, isolated, time_limit
@@ -62,7 +62,7 @@ class ScoreSheet:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """What a meta classifier works on: scores by split and detector, what they need, and the seconds they took."""
 
     scores: Mapping[Key, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -89,9 +89,34 @@ def score_sheet(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Score
     return found
 
 
-def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet:
+@dataclass(frozen=True)
+class Prepared:
+    """What a detector is fitted on and scores, ready to be given to it.
+
+    Attributes:
+        lesson: Evidence of the samples it is fitted on.
+        labels: Their labels, int64 (N,).
+        views: Evidence of each split that it scores.
+        pieces: The copy of the classifier that it gets pieces of, if it needs any.
+        inputs: What the scores of its inputs took, for a meta classifier.
+    """
+
+    lesson: Evidence
+    labels: Tensor
+    views: Mapping[Key, Evidence]
+    pieces: Pieces | None
+    inputs: Inputs
+
+
+def prepare(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Prepared:
+    """Gather what a detector declares to need, and nothing else.
+
+    Raises:
+        CellSkippedError: The classifier has no such part, or an input of a meta classifier is skipped.
+        OodbenchError: An input fails.
+    """
     plugin = chosen.plugin
-    inputs = _inputs(trial, chosen, exposed) if "scores" in plugin.needs else _Inputs()
+    inputs = _inputs(trial, chosen, exposed) if "scores" in plugin.needs else Inputs()
     pieces = trial.observatory.pieces(plugin.needs)
     parts = pieces.parts(plugin.needs) if pieces else {}
 
@@ -100,15 +125,25 @@ def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSh
         return Evidence(**seen, **parts, scores=inputs.scores.get(key_of(split)))
 
     learning = [trial.train] if plugin.fitted_on == "training" else [trial.meta, *(trial.exposed[e] for e in exposed)]
-    lesson = Evidence.concatenate([view(split) for split in learning])
-    labels = torch.cat([torch.from_numpy(split.labels) for split in learning])
-    views = {key_of(split): view(split) for split in trial.scored()}
-    before = state_of(pieces.network) if pieces else {}
+    return Prepared(
+        Evidence.concatenate([view(split) for split in learning]),
+        torch.cat([torch.from_numpy(split.labels) for split in learning]),
+        {key_of(split): view(split) for split in trial.scored()},
+        pieces,
+        inputs,
+    )
+
+
+def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet:
+    plugin = chosen.plugin
+    prepared = prepare(trial, chosen, exposed)
+    before = state_of(prepared.pieces.network) if prepared.pieces else {}
     with isolated(trial.seed), time_limit(trial.timeout):
-        fitted = fit(plugin, chosen.parameters(trial.seed), lesson, labels)
-        scores = {key: attempt(partial(_timed_score, fitted, one)) for key, one in views.items()}
-    if pieces:
-        refuse_changed_network(before, pieces.network)
+        fitted = fit(plugin, chosen.parameters(trial.seed), prepared.lesson, prepared.labels)
+        scores = {key: attempt(partial(_timed_score, fitted, one)) for key, one in prepared.views.items()}
+    if prepared.pieces:
+        refuse_changed_network(before, prepared.pieces.network)
+    inputs = prepared.inputs
     if inputs.needs:
         fitted = replace(fitted, seconds=fitted.seconds + inputs.fit_s)
         scores = {key: _with_seconds(one, inputs.score_s[key]) for key, one in scores.items()}
@@ -125,7 +160,7 @@ def _with_seconds(scored: Scored | Failure, more: float) -> Scored | Failure:
     return scored if isinstance(scored, Failure) else replace(scored, seconds=scored.seconds + more)
 
 
-def _inputs(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> _Inputs:
+def _inputs(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Inputs:
     """The scores of a meta classifier's inputs on all splits.
 
     On what it is fitted on itself, a supervised input is scored out of fold, or the meta classifier would trust it for
@@ -155,7 +190,7 @@ def _inputs(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> _Inputs:
             for key, out_of_fold in _out_of_fold(trial, one, exposed).items():
                 scores[key][one.label] = out_of_fold
             fit_s += time.perf_counter() - start
-    return _Inputs(scores, tuple(needs), fit_s, seconds)
+    return Inputs(scores, tuple(needs), fit_s, seconds)
 
 
 def _refused(one: Chosen, failure: Failure) -> Exception:

@@ -107,7 +107,7 @@ def _same(one: Tensor, other: Any) -> bool:  # noqa: ANN401
 
 
 def _bits(tensor: Tensor) -> NDArray[np.uint8]:
-    return tensor.detach().contiguous().numpy().view(np.uint8)
+    return tensor.detach().contiguous().reshape(-1).numpy().view(np.uint8)
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:

@@ -19,8 +19,15 @@ def oodbench(*arguments, cwd=None, **environment):
     )  # fmt: skip
 
 
-LISTS = [["list", kind] for kind in ("detectors", "datasets", "classifiers", "protocols", "suites", "plugins")]
-HELP = [["--help"], ["--version"], ["run", "--help"], ["leaderboard", "build", "--help"]]
+LISTS = [["list", kind] for kind in ("detectors", "datasets", "classifiers", "protocols", "suites")]
+HELP = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["leaderboard", "build", "--help"],
+    ["new", "--help"],
+    ["check", "-h"],
+]
 
 
 @pytest.mark.parametrize("arguments", HELP + LISTS)

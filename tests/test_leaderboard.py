@@ -177,7 +177,7 @@ def test_failed_and_skipped_cells_are_named(cells):
         cells, lambda r: r.detector.name == "constant",
         status="failed", error="it raised | [x](y)", results=[], scores=None,
     )  # fmt: skip
-    assert "constant, seed 0: failed: it raised \\| \\[x\\](y)" in markdown(boards(failed))
+    assert "constant, seeds 0, 1: failed: it raised \\| \\[x\\](y)" in markdown(boards(failed))
     assert table_of(failed, "known").rows[-1].rank is None
 
 
@@ -186,7 +186,8 @@ def test_a_table_of_failures_only_has_no_columns_of_figures(cells):
     table = table_of(failed, "known")
     assert table.columns == ()
     assert table.caption == "No cell has a result"
-    assert len(table.notes) == len([one for one in cells if one.record.protocol == "known"])
+    assert len(table.notes) == len({one.record.detector.model_dump_json(exclude={"learnt"}) for one in cells})
+    assert all(", seeds 0, 1: failed: no" in note for note in table.notes)
     for draw in FORMATS.values():
         assert "failed" in draw(boards(failed)) or draw.__name__ in ("csv", "latex")
 
@@ -349,6 +350,25 @@ def test_check_names_a_record_that_was_changed(published):
     assert done.returncode == 1
     assert f"left out: {file.relative_to(published)}: " in done.stderr
     assert f"{name}.value is" in done.stderr
+
+
+def test_quick_check_takes_resampled_intervals_as_stated_and_nothing_else(published):
+    """A figure and DeLong's interval are computed again; the bootstrap's is the word of the record."""
+
+    records = sorted((published / "mine" / "records").iterdir())
+    file = next(file for file in records if '"entropy"' in file.read_text())
+    before = file.read_text()
+
+    def finds(key, name, *options):
+        record = json.loads(before)
+        record["results"][0]["metrics"][name][key] += 0.001
+        file.write_text(json.dumps(record))
+        return file.name in command("check", *options, "mine", cwd=published).stderr
+
+    assert not finds("ci_low", "failure_aupr_unknown", "--quick")
+    assert finds("ci_low", "failure_aupr_unknown")
+    assert finds("ci_low", "failure_auroc", "--quick")
+    assert finds("value", "failure_aupr_unknown", "--quick")
 
 
 def test_check_notices_a_record_that_is_gone(published):

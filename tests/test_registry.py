@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 FIXED_NAMES = {
     "detectors": "entropy max-softmax max-logit energy grad-l1 grad-l2 grad-min grad-max grad-mean grad-std "
-    "grad-skewness grad-combo grad-all entropy-meta gradnorm exgrad confounding random constant feature-norm",
+    "grad-skewness grad-combo grad-all entropy-meta meta gradnorm exgrad confounding random constant feature-norm",
     "datasets": "digits rendered-letters patches noise emnist-digits emnist-letters mnist cifar10 omniglot "
-    "imagefolder npz",
+    "imagefolder npz huggingface",
     "classifiers": "cnn",
     "protocols": "known unknown-unknowns known-unknowns leave-one-out",
     "suites": "digits emnist",
@@ -49,7 +49,8 @@ def test_built_in_plugins_are_entry_points_like_everybody_elses(kind):
         for point in importlib.metadata.entry_points(group=f"oodbench.{kind}")
         if point.dist is not None and point.dist.name == "oodbench"
     }
-    assert set(FIXED_NAMES[kind].split()) <= ours <= set(registry.entries(kind))
+    adapted = {entry.qualified for entry in registry.entries(kind).values()}
+    assert set(FIXED_NAMES[kind].split()) <= ours <= set(registry.entries(kind)) | adapted
 
 
 @pytest.mark.parametrize(("kind", "name"), BUILT_IN)

@@ -87,14 +87,17 @@ def test_fixed_keys_are_enough(write):
     assert (suite.input, suite.sizes, suite.training) == (Input(), Sizes(), Training())
 
 
-def test_every_other_key_is_read(write):
+def test_every_other_key_is_read(write, tmp_path):
     suite = read_suite(
         write(
-            FIXED_KEYS + "[input]\nchannels = 3\nsize = 32\nresolution = 16\nlevels = 9\n[sizes]\ntrain = 9\ntest = 8\n"
-            "[training]\nepochs = 2\nlearning_rate = 0.1\n"
+            changed("seeds", 'penultimate = "fc"\nweights = "a/b.pt"\nseeds').replace("[0, 1]", "[3]")
+            + "[input]\nchannels = 3\nsize = 32\nresolution = 16\nlevels = 9\nmean = [0, 0.5, 1]\nstd = [1, 0.5, 0.1]\n"
+            "[sizes]\ntrain = 9\ntest = 8\n[training]\nepochs = 2\nlearning_rate = 0.1\n"
         )
     )
-    assert suite.input == Input(channels=3, size=32, resolution=16, levels=9)
+    assert suite.input == Input(channels=3, size=32, resolution=16, levels=9, mean=[0, 0.5, 1], std=[1, 0.5, 0.1])
+    assert suite.input.normalisation == ((0, 0.5, 1), (1, 0.5, 0.1))
+    assert (suite.penultimate, suite.weights) == ("fc", str(tmp_path / "a" / "b.pt"))
     assert suite.sizes == Sizes(train=9, test=8)
     assert suite.training == Training(epochs=2, learning_rate=0.1)
 
@@ -164,6 +167,20 @@ WRONG = {
     "key that is also a table": (FIXED_KEYS + "[sizes]\nunknown = 0\n", r"line 11, key sizes.unknown: "),
     "bad group": (changed('"near"', '"middle"'), r"line 8, key unknown.emnist-letters.*'middle'.*near"),
     "known is also unknown": (changed("noise = ", "digits = "), r"line 9, key unknown.digits: .*both"),
+    "mean alone": (FIXED_KEYS + "[input]\nmean = [0.5]\n", r"line 11, key input.mean: there is no std to go with it"),
+    "std alone": (FIXED_KEYS + "[input]\nstd = [0.5]\n", r"line 11, key input.std: there is no mean to go with it"),
+    "mean of one channel": (
+        FIXED_KEYS + "[input]\nchannels = 3\nmean = [0.5]\nstd = [1, 1, 1]\n",
+        r"line 12, key input.mean: it has 1 number; expected 3 numbers, one for each channel",
+    ),
+    "std from 0 to 255": (
+        FIXED_KEYS + "[input]\nmean = [0.5]\nstd = [58.4]\n",
+        r"line 12, key input.std.0: it is 58.4; expected a number less than or equal to 1",
+    ),
+    "one file of weights": (
+        changed("seeds", 'weights = "a.pt"\nseeds'),
+        r"line 6, key seeds: the weights a.pt are those of one training, and there are 2 seeds; write \{seed\} where",
+    ),
     "known without adapter": (changed('"digits"', "{ classes = [0, 1] }"), r"line 4, key known.*adapter"),
 }
 

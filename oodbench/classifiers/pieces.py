@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from oodbench.errors import CellSkippedError, one_line
+from oodbench.gradients.recording import linear_layer
 
 
 class Encoder(nn.Module):
@@ -45,10 +46,12 @@ class Pieces:
     Attributes:
         network: In eval mode.
         example: One input, (1, C, H, W).
+        penultimate: Name of the Linear layer whose input are the features; None finds it.
     """
 
     network: nn.Module
     example: Tensor
+    penultimate: str | None = None
 
     def parts(self, needs: Sequence[str]) -> dict[str, Any]:
         """Those of ``PIECES`` that are needed.
@@ -63,9 +66,31 @@ class Pieces:
         """Inputs to logits."""
         return self.network
 
-    @cached_property
+    @property
     def last_layer(self) -> nn.Linear:
-        """Features to logits: the last Linear layer that is called and has an output for each class."""
+        """Features to logits.
+
+        Raises:
+            CellSkippedError: The layer after the features gives something else.
+        """
+        given: list[Tensor] = []
+        handle = self._after_features.register_forward_hook(lambda _, __, output: given.append(output.clone()))
+        try:
+            with torch.no_grad():
+                logits = self.network(self.example)
+        finally:
+            handle.remove()
+        if not torch.equal(given[-1], logits):
+            raise CellSkippedError(
+                "it needs a Linear layer from features to logits, and the classifier goes on after it"
+            )
+        return self._after_features
+
+    @cached_property
+    def _after_features(self) -> nn.Linear:
+        """The layer that was named, or the last Linear layer that is called and has an output for each class."""
+        if self.penultimate is not None:
+            return linear_layer(self.network, self.penultimate)
         called: list[nn.Linear] = []
         layers = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
         handles = [layer.register_forward_hook(lambda layer, *_: called.append(layer)) for layer in layers]
@@ -83,7 +108,7 @@ class Pieces:
     @property
     def encoder(self) -> Encoder:
         """Inputs to features."""
-        return Encoder(self.network, self.last_layer)
+        return Encoder(self.network, self._after_features)
 
     @property
     def stages(self) -> tuple[nn.Module, ...]:

@@ -1,8 +1,7 @@
-"""Trained weights by content, as safetensors under the cache folder."""
+"""A suite's classifier: trained, and its weights kept by content under the cache folder, or with given weights."""
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from oodbench import registry
+from oodbench.classifiers.blueprint import Blueprint
 from oodbench.classifiers.training import THREADS, Normalisation, to_input, train
+from oodbench.classifiers.weights import load_weights, weights_file
 from oodbench.datasets.splits import Split
-from oodbench.errors import OodbenchError, UsageError
+from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, one_line
 from oodbench.gradients.engine import forward
 from oodbench.progress import Track
-from oodbench.suites.suite import Suite
+from oodbench.suites.suite import PRETRAINED, Suite
 from oodbench.tensor_files import content_sha256, read_tensors, write_tensors
 
 
@@ -25,75 +25,176 @@ class Classifier:
     """A trained network.
 
     Attributes:
-        name: The plugin that built it.
+        name: What the user asked for.
         network: In eval mode.
         weights_sha256: Hash of its state: names, shapes and values.
         normalisation: Mean and standard deviation of each channel, where the network wants them taken out.
+        penultimate: Name of the Linear layer whose input are the features, where it is not to be found.
+        code: Hash of the user's own file that builds it, if one does.
     """
 
     name: str
     network: nn.Module
     weights_sha256: str
     normalisation: Normalisation | None = None
+    penultimate: str | None = None
+    code: str = ""
 
     def to_input(self, images: Tensor) -> Tensor:
         """uint8 images (N, C, H, W) to what the network is given."""
         return to_input(images, self.normalisation)
 
 
-def trained_classifier(suite: Suite, training: Split, classes: int, seed: int, cache: Path, track: Track) -> Classifier:
-    """The suite's classifier, from the cache if the same one was trained before.
+def make_classifier(
+    suite: Suite,
+    blueprint: Blueprint,
+    training: Split,
+    classes: int,
+    seed: int,
+    cache: Path,
+    track: Track,
+    *,
+    download: bool = False,
+) -> Classifier:
+    """The suite's classifier: with the weights that the suite names, or else trained.
 
     Args:
-        suite: Names the classifier and its hyper-parameters.
+        suite: Names the weights, or the hyper-parameters of the training.
+        blueprint: Builds the network.
         training: The known training split.
         classes: Number of known classes.
         seed: Seed of the training.
         cache: The cache folder.
         track: Shows progress.
+        download: Whether pretrained weights may be downloaded.
+
+    Raises:
+        UsageError: The network, or its weights, cannot be used.
+        MissingPrerequisiteError: The weights are not there.
     """
-    entry = registry.get("classifiers", suite.classifier)
-    build = registry.load("classifiers", suite.classifier)
+    with torch.random.fork_rng(devices=[]):
+        if suite.weights == PRETRAINED:
+            network = _pretrained(suite, blueprint, classes, download)
+        else:
+            network = _built(suite, blueprint, classes)
+            if suite.weights is not None:
+                load_weights(network, weights_file(suite.weights, seed), classes)
+        _try_out(suite, blueprint, network, torch.from_numpy(training.images[:2]), classes)
+    if suite.weights is None:
+        network = _trained(suite, blueprint, network, training, classes, seed, cache, track)
+    return Classifier(
+        suite.classifier,
+        network.eval(),
+        content_sha256(network.state_dict()),
+        suite.input.normalisation,
+        suite.penultimate,
+        blueprint.code,
+    )
 
-    def network() -> nn.Module:
-        built: nn.Module = build(suite.input.channels, suite.input.size, classes)
-        return built
 
-    _try_out(entry.name, network, torch.from_numpy(training.images[:2]), classes)
+def _trained(
+    suite: Suite,
+    blueprint: Blueprint,
+    untrained: nn.Module,
+    training: Split,
+    classes: int,
+    seed: int,
+    cache: Path,
+    track: Track,
+) -> nn.Module:
+    """The trained network, from the cache if the same one was trained before."""
     identity = {
-        "architecture": [entry.target, entry.distribution, entry.version, str(network())],
+        "architecture": [*blueprint.origin, str(untrained)],
         "data": training.sha256,
         "training": suite.training.model_dump(),
         "seed": seed,
         "threads": THREADS,
         "versions": {"torch": version("torch"), "oodbench": version("oodbench")},
     }
+    if suite.input.normalisation is not None:
+        identity["normalisation"] = suite.input.normalisation
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = cache / "weights" / f"{key}.safetensors"
     kept = read_tensors(file)
     if kept is not None:
-        trained = network().eval()
-        trained.load_state_dict(kept[0])
-    else:
-        images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
-        trained = train(network, images, labels, suite.training, seed, track)
-        write_tensors(file, trained.state_dict(), {})
-    return Classifier(suite.classifier, trained, content_sha256(trained.state_dict()))
+        untrained.load_state_dict(kept[0])
+        return untrained
+    images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
+    try:
+        trained = train(
+            lambda: _built(suite, blueprint, classes),
+            images,
+            labels,
+            suite.training,
+            seed,
+            track,
+            suite.input.normalisation,
+        )
+    except OodbenchError:
+        raise
+    except Exception as cause:
+        raise UsageError(
+            f"the training of the classifier {blueprint.name} raised {type(cause).__name__}: {one_line(cause)}"
+        ) from cause
+    # Each tensor by itself, as weights may share their memory.
+    write_tensors(file, {name: tensor.clone() for name, tensor in trained.state_dict().items()}, {})
+    return trained
 
 
-def _try_out(name: str, build: Callable[[], nn.Module], images: Tensor, classes: int) -> None:
-    """Fail before training if the network cannot be built, or gives no logits or no features.
+def _built(suite: Suite, blueprint: Blueprint, classes: int) -> nn.Module:
+    try:
+        network = blueprint.build(suite.input.channels, suite.input.size, classes)
+    except Exception as cause:
+        raise UsageError(f"the classifier {blueprint.name} raised {type(cause).__name__}: {one_line(cause)}") from cause
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"the classifier {blueprint.name} built a {type(network).__name__}; expected a torch.nn.Module."
+        )
+    return network
+
+
+def _pretrained(suite: Suite, blueprint: Blueprint, classes: int, download: bool) -> nn.Module:
+    if blueprint.pretrained is None:
+        raise UsageError(
+            f"the classifier {blueprint.name} has no pretrained weights, as those of torchvision and timm have; give "
+            "a file of weights."
+        )
+    if not download:
+        raise MissingPrerequisiteError(
+            f"the pretrained weights of the classifier {blueprint.name} are only downloaded with --download."
+        )
+    try:
+        return blueprint.pretrained(suite.input.channels, suite.input.size, classes)
+    except OodbenchError:
+        raise
+    except Exception as cause:
+        raise MissingPrerequisiteError(
+            f"the download of the pretrained weights of the classifier {blueprint.name} failed: {one_line(cause)}; "
+            "check the connection, or give a file of weights."
+        ) from cause
+
+
+def _try_out(suite: Suite, blueprint: Blueprint, network: nn.Module, images: Tensor, classes: int) -> None:
+    """Fail before training if the network gives no logits or no features.
 
     Raises:
         UsageError: Says which.
     """
+    name = blueprint.name
     try:
-        with torch.random.fork_rng(devices=[]), forward(build(), to_input(images)) as run:
-            shape = tuple(run.logits.shape)
-            run.features  # noqa: B018 - it raises where there are none
+        with forward(network, to_input(images, suite.input.normalisation), last_layer=suite.penultimate) as run:
+            logits, features = tuple(run.logits.shape), tuple(run.features.shape)
     except OodbenchError as error:
         raise UsageError(f"the classifier {name} cannot be used: {error}") from error
     except Exception as cause:
-        raise UsageError(f"the classifier {name} raised {type(cause).__name__}: {cause}.") from cause
-    if shape != (len(images), classes):
-        raise UsageError(f"the classifier {name} returned logits {shape}; expected ({len(images)}, {classes}).")
+        raise UsageError(f"the classifier {name} raised {type(cause).__name__}: {one_line(cause)}") from cause
+    if logits != (len(images), classes):
+        raise UsageError(
+            f"the classifier {name} returned logits {logits}; expected ({len(images)}, {classes}), one for each of the "
+            f"{classes} known classes."
+        )
+    if len(features) != 2 or features[0] != len(images):
+        raise UsageError(
+            f"the classifier {name} has penultimate features {features}; expected ({len(images)}, D): name another "
+            "layer (penultimate)."
+        )

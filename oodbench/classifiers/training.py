@@ -28,7 +28,13 @@ def to_input(images: Tensor, normalisation: Normalisation | None = None) -> Tens
 
 
 def train(
-    build: Callable[[], nn.Module], images: Tensor, labels: Tensor, settings: Training, seed: int, track: Track
+    build: Callable[[], nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    settings: Training,
+    seed: int,
+    track: Track,
+    normalisation: Normalisation | None = None,
 ) -> nn.Module:
     """Minimise the cross-entropy by AdamW with a one-cycle learning rate.
 
@@ -39,6 +45,7 @@ def train(
         settings: Hyper-parameters.
         seed: Of the initial weights, of dropout, and of the order of the samples.
         track: Shows progress.
+        normalisation: Of the images, if the network wants one.
 
     Returns:
         The network in eval mode.
@@ -56,7 +63,7 @@ def train(
         )
         plan = (order for _ in range(settings.epochs) for order in torch.split(torch.randperm(n), batch))
         for chosen in track(plan, settings.epochs * steps, f"training, seed {seed}"):
-            loss = F.cross_entropy(network(to_input(images[chosen])), labels[chosen])
+            loss = F.cross_entropy(network(to_input(images[chosen], normalisation)), labels[chosen])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -18,6 +18,8 @@ VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
     "list": "List the plugins of a kind.",
     "info": "Say what a plugin is; of a data set, draw a contact sheet.",
+    "new": "Make a plugin package to start from.",
+    "check": "Check that a detector or data set keeps its promises.",
     "data": "Say which data sets of a suite are there, and get them.",
     "leaderboard": "Make boards from records, and check them.",
     "compare": "Compare two detectors on the same samples.",

@@ -11,6 +11,13 @@ from oodbench import registry
 from oodbench.errors import UsageError
 from oodbench.parameters import defaults, split_spec
 
+FITTED_ON = {
+    "nothing": "nothing",
+    "training": "the known training split",
+    "meta": "the known meta split",
+    "exposed": "the known meta split, and exposed samples where a protocol has them",
+}
+
 
 @click.command(name="info", short_help="Say what a plugin is.")
 @click.argument("name")
@@ -42,7 +49,7 @@ def command(
     for file in plugins:
         registry.load_file(file)
     plain = split_spec(name)[0]
-    kinds = [kind for kind in registry.KINDS if plain in registry.entries(kind)]
+    kinds = [kind for kind in registry.KINDS if _is_known(kind, plain)]
     if not kinds:
         every = [one for kind in registry.KINDS for one in registry.entries(kind)]
         close = difflib.get_close_matches(plain, every, n=3, cutoff=0.5)
@@ -63,8 +70,24 @@ def command(
         click.echo("\n".join(_describe(registry.get(kind, plain))))
 
 
+def _is_known(kind: registry.Kind, name: str) -> bool:
+    try:
+        registry.get(kind, name)
+    except UsageError:
+        return False
+    return True
+
+
+def _loaded(entry: registry.Entry) -> Any:  # noqa: ANN401
+    if entry.kind == "detectors":
+        from oodbench.detectors.selection import load_detector
+
+        return load_detector(entry.name)
+    return registry.load(entry.kind, entry.name)
+
+
 def _describe(entry: registry.Entry) -> list[str]:
-    plugin = registry.load(entry.kind, entry.name)
+    plugin = _loaded(entry)
     lines = [f"{entry.name}: {entry.kind[:-1]} of {entry.distribution} {entry.version} ({entry.target})"]
     if entry.kind == "suites":
         return [*lines, "", Path(plugin).read_text(encoding="utf-8").rstrip()]
@@ -75,9 +98,8 @@ def _describe(entry: registry.Entry) -> list[str]:
         size = ", ".join(f"{n:,} {split}" for split, n in card.size.items()) or "as many as asked for"
         lines += ["", card.summary, f"  shape     {card.shape}", f"  size      {size}", f"  licence   {card.licence}",
                   f"  citation  {card.citation}", f"  source    {card.source}"]  # fmt: skip
-    needs = getattr(plugin, "needs", ())
-    if needs:
-        lines += ["", f"needs: {', '.join(needs)}"]
+    if entry.kind == "detectors":
+        lines += ["", f"needs: {', '.join(plugin.needs)}", f"fitted on: {FITTED_ON[plugin.fitted_on]}"]
     offered = defaults(function) if entry.kind in ("detectors", "datasets") else {}
     if offered:
         lines += ["", "parameters:", *(f"  {_parameter(one)}" for one in offered.values())]

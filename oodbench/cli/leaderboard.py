@@ -75,7 +75,8 @@ def build(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, 
 
 @command.command()
 @_shared
-def check(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None) -> int:
+@click.option("--quick", is_flag=True, help="Take the intervals that come from resampling as the records state them.")
+def check(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, quick: bool) -> int:
     """Say whether published boards follow from their records, and these from their scores.
 
     Without DIR, every folder of records in leaderboards/ is checked; without --out, the boards beside it that have its
@@ -86,10 +87,10 @@ def check(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None) 
     groups = [folders] if folders and files else [(folder,) for folder in folders or _published()]
     if not groups:
         raise MissingPrerequisiteError(f"there is no folder with records in {PUBLISHED}; name one.")
-    return max([_check(group, files or _beside(group[0]), note) for group in groups])
+    return max([_check(group, files or _beside(group[0]), note, quick=quick) for group in groups])
 
 
-def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None) -> int:
+def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None, *, quick: bool) -> int:
     from oodbench.errors import MissingPrerequisiteError
     from oodbench.leaderboard.drawing.formats import format_of
 
@@ -97,7 +98,7 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None) -
     if not files:
         raise MissingPrerequisiteError(f"there is no board of {named}; expected one beside it, or name it by --out.")
     draws = [format_of(file) for file in files]
-    boards, complaints = _boards(folders, note)
+    boards, complaints = _boards(folders, note, resample=not quick)
     different = 0
     for file, draw in zip(files, draws, strict=True):
         try:
@@ -111,7 +112,7 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None) -
     return 1 if different or complaints else 0
 
 
-def _boards(folders: tuple[Path, ...], note: str | None) -> "tuple[list[Board], int]":
+def _boards(folders: tuple[Path, ...], note: str | None, *, resample: bool = True) -> "tuple[list[Board], int]":
     """The boards, and the number of records that were left out for a fault, each of which is named."""
     from oodbench.cli.terminal import progress
     from oodbench.errors import UsageError
@@ -120,7 +121,7 @@ def _boards(folders: tuple[Path, ...], note: str | None) -> "tuple[list[Board], 
     from oodbench.records.verification import read_measured
 
     with progress() as track:
-        measured, rejected = read_measured(folders, track)
+        measured, rejected = read_measured(folders, track, resample=resample)
         kept, left_out = merged([one for one in measured if one.record.suite.limit is None])
         for one in (*rejected, *left_out):
             click.echo(f"left out: {one}", err=True)

@@ -1,19 +1,26 @@
 """``oodbench list``."""
 
 import json
+from collections.abc import Iterator
 
 import click
 
 from oodbench import registry
+from oodbench.cli.output import results_only
+from oodbench.errors import OodbenchError, one_line
+
+# A plugin whose import takes longer is called broken.
+IMPORT_S = 60.0
 
 
 @click.command(name="list", short_help="List the plugins of a kind.")
 @click.argument("kind", type=click.Choice([*registry.KINDS, "plugins"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(kind: str, as_json: bool) -> None:
-    """List the plugins of a kind, or the packages that provide plugins; imports none of them."""
+    """List the plugins of a kind without importing any; or the packages that provide plugins, and which are broken."""
     if kind == "plugins":
-        rows = [_of_distribution(name) for name in sorted({entry.distribution for entry in _every()})]
+        with results_only():
+            rows = [_of_distribution(name) for name in _distributions()]
     else:
         rows = [
             {"name": entry.name, "from": f"{entry.distribution} {entry.version}", "target": entry.target}
@@ -28,7 +35,11 @@ def command(kind: str, as_json: bool) -> None:
 
 
 def _every() -> list[registry.Entry]:
-    return [entry for kind in registry.KINDS for entry in registry.entries(kind).values()]
+    return [entry for kind in registry.KINDS for entry in registry.entries(kind).values() if entry.version]
+
+
+def _distributions() -> list[str]:
+    return sorted({entry.distribution for entry in _every()})
 
 
 def _of_distribution(name: str) -> dict[str, str]:
@@ -37,5 +48,29 @@ def _of_distribution(name: str) -> dict[str, str]:
     return {
         "name": f"{name} {mine[0].version}",
         "provides": ", ".join(count for count in counts if not count.startswith("0 ")),
+        "problems": " ".join(problem for entry in mine for problem in _problems(entry)),
         "summary": mine[0].summary,
     }
+
+
+def _problems(entry: registry.Entry) -> Iterator[str]:
+    """What is wrong with a plugin, in sentences; it is imported to find out."""
+    from oodbench.datasets.adapter import load_dataset
+    from oodbench.detectors.selection import load_detector
+    from oodbench.isolation import time_limit
+
+    # Those of other packages that oodbench adapts stand beside its own on purpose.
+    if "/" in entry.name and not entry.target.startswith("oodbench."):
+        plain = entry.name.rpartition("/")[2]
+        yield f"the name {plain!r} in {entry.kind} is also that of {' and '.join(entry.rivals)}: use {entry.name!r}."
+    try:
+        with time_limit(IMPORT_S):
+            match entry.kind:
+                case "detectors":
+                    load_detector(entry.name)
+                case "datasets":
+                    load_dataset(entry.name)
+                case _:
+                    registry.load(entry.kind, entry.name)
+    except OodbenchError as error:
+        yield f"{one_line(error).rstrip('.')}."

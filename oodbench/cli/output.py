@@ -1,5 +1,6 @@
 """stdout as results need it: whatever becomes of it, the records stay and no traceback is shown."""
 
+import ctypes
 import io
 import os
 import sys
@@ -25,6 +26,25 @@ class _Stdout(io.FileIO):
             except OSError as failure:
                 self.failure = failure
         return memoryview(data).nbytes
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Inside, whatever a plugin or a library prints to stdout goes to stderr, also past Python."""
+    sys.stdout.flush()
+    with redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # one of them is closed
+            yield
+            return
+        try:
+            yield
+        finally:
+            ctypes.CDLL(None).fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 @contextmanager

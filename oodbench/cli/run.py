@@ -1,11 +1,11 @@
 """``oodbench run``."""
 
 import json
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
+
+from oodbench.cli.output import results_only
 
 
 @click.command(name="run", short_help="Run detectors on a suite.")
@@ -28,13 +28,24 @@ import click
     help="Seed of the classifier's training. Default: the suite's.",
 )
 @click.option(
+    "--classifier",
+    metavar="NAME",
+    help="Another classifier than the suite's: a plugin, module:factory, file.py:factory, torchvision:NAME, timm:NAME.",
+)
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="Weights of the classifier (.safetensors, .pt), or 'pretrained'; {seed} in it stands for the seed.",
+)
+@click.option("--penultimate", metavar="LAYER", help="Linear layer whose input are the features. Default: it is found.")
+@click.option(
     "--data",
     type=click.Path(path_type=Path),
     envvar="OODBENCH_DATA",
     metavar="DIR",
     help="Folder of the data sets. Default: $OODBENCH_DATA, else a folder of the user.",
 )
-@click.option("--download", is_flag=True, help="Download data sets that are not there.")
+@click.option("--download", is_flag=True, help="Download data sets and pretrained weights that are not there.")
 @click.option(
     "--set",
     "replacements",
@@ -65,12 +76,22 @@ import click
     help="At most N samples of each split that is fitted or tested on; for trying out, never for a board.",
 )
 @click.option("--skip-missing", is_flag=True, help="Go on without unknown sets that are not there.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="A detector that takes longer to be loaded, or to be fitted and to score, fails.",
+)
+@click.option("--importance", is_flag=True, help="Also say which inputs each `meta` detector relies on.")
 @click.option("--json", "as_json", is_flag=True, help="Print records and claims as JSON.")  # fmt: skip
 def command(
     detectors: tuple[str, ...],
     suite: str,
     protocols: tuple[str, ...],
     seeds: tuple[int, ...],
+    classifier: str | None,
+    weights: str | None,
+    penultimate: str | None,
     data: Path | None,
     download: bool,
     replacements: tuple[str, ...],
@@ -78,6 +99,8 @@ def command(
     out: Path,
     limit: int | None,
     skip_missing: bool,
+    timeout: float | None,
+    importance: bool,
     as_json: bool,
 ) -> int:
     """Run detectors on a suite and print a table for each protocol.
@@ -85,18 +108,20 @@ def command(
     Results go to stdout, progress and messages to stderr. Every cell is kept as a record in --out.
     """
     from oodbench.benchmark import run
-    from oodbench.cli.terminal import print_results, progress
+    from oodbench.cli.terminal import print_importance, print_results, progress
     from oodbench.comparison.claims import claims
     from oodbench.records.verification import with_scores
 
     pairs = dict(_pair(text) for text in replacements)
-    # What a plugin prints is no result.
-    with redirect_stdout(sys.stderr), progress() as track:
+    with results_only(), progress() as track:
         records = run(
             suite,
             detectors or ("*",),
             protocols or ("*",),
             seeds or None,
+            classifier=classifier,
+            weights=weights,
+            penultimate=penultimate,
             data=data,
             download=download,
             replace=pairs,
@@ -104,6 +129,7 @@ def command(
             out=out,
             limit=limit,
             skip_missing=skip_missing,
+            timeout=timeout,
             track=track,
         )
     cells = with_scores(out, records)
@@ -115,6 +141,8 @@ def command(
         click.echo(json.dumps(answer, indent=1))
     else:
         print_results(cells)
+        if importance:
+            print_importance(records)
     failed = sum(record.status == "failed" for record in records)
     skipped = sum(record.status == "skipped" for record in records)
     click.echo(

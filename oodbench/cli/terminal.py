@@ -11,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from oodbench.comparison.claims import Claim, claims
+from oodbench.comparison.importance import importances
 from oodbench.leaderboard.board import Figure, Row
 from oodbench.leaderboard.board import Table as BoardTable
 from oodbench.leaderboard.drawing import wording
 from oodbench.leaderboard.tables import suites_of, tables
 from oodbench.progress import Track
+from oodbench.records.record import Record
 from oodbench.records.verification import Measured
 
 T = TypeVar("T")
@@ -131,3 +133,16 @@ def _parts(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, wi
 def stdout() -> Console:
     """The console that results are printed to: where nobody looks, in a file or a pipe, as wide as it takes."""
     return Console() if sys.stdout.isatty() else Console(width=220)
+
+
+def print_importance(records: Sequence[Record]) -> None:
+    """One table for each meta classifier and exposure."""
+    console = stdout()
+    for found in importances(records):
+        exposed = f", exposed to {', '.join(found.exposed)}" if found.exposed else ""
+        rows = [
+            [name, f"{fall:+.4f}", "" if spread is None else f"{spread:.4f}"]
+            for name, (fall, spread) in found.inputs.items()
+        ]
+        caption = "How far the AUROC falls on samples that were not fitted on, when the input is shuffled."
+        print_table(console, ["input", "importance", "± over seeds"], rows, f"{found.detector}{exposed}", caption)

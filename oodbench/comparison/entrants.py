@@ -183,6 +183,11 @@ def detector_labels(records: Iterable[Record]) -> dict[str, str]:
         varying = [k for k in sorted(keys) if k == "layer" or len({json.dumps(params.get(k)) for params in every}) > 1]
         for identity in identities:
             params = json.loads(identity)[1]
-            shown = ",".join(f"{key}={params.get(key)}" for key in varying if params.get(key) is not None)
+            shown = ",".join(f"{key}={_typed(params[key])}" for key in varying if params.get(key) is not None)
             labels[identity] = f"{name}:{shown}" if shown else name
     return labels
+
+
+def _typed(value: object) -> str:
+    """A parameter as users type it."""
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench import registry
-from oodbench.errors import MissingPrerequisiteError
+from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.parameters import resolve
 
 Image = NDArray[np.uint8]
@@ -119,6 +119,20 @@ def dataset(name: str, *, card: Card) -> Callable[[Callable[..., Pool]], Dataset
         return plugin
 
     return decorate
+
+
+def load_dataset(name: str) -> DatasetPlugin:
+    """Import a data set adapter.
+
+    Raises:
+        UsageError: The name is unknown, or what it is loaded from is no adapter.
+        MissingPrerequisiteError: Its package cannot be imported.
+    """
+    entry = registry.get("datasets", name)
+    plugin = registry.load("datasets", name)
+    if not isinstance(plugin, DatasetPlugin):
+        raise UsageError(f"the data set {entry.name} of {entry.distribution} is not decorated with @oodbench.dataset.")
+    return plugin
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench import registry
-from oodbench.datasets.adapter import DataMissingError, DatasetPlugin, Pool, Request
+from oodbench.datasets.adapter import DataMissingError, Pool, Request, load_dataset
 from oodbench.datasets.preparation import prepare
 from oodbench.errors import LeakError, OodbenchError, UsageError
 from oodbench.progress import Track, silent
@@ -111,9 +111,7 @@ def read_pool(
 ) -> Pool:
     """One split of a data set, as its adapter finds it."""
     entry = registry.get("datasets", source.adapter)
-    plugin = registry.load("datasets", source.adapter)
-    if not isinstance(plugin, DatasetPlugin):
-        raise UsageError(f"the data set {entry.name} of {entry.distribution} is not decorated with @oodbench.dataset.")
+    plugin = load_dataset(source.adapter)
     resolution = suite.input.resolution or suite.input.size
     request = Request(root, split, download, suite.input.channels, resolution)
     try:
@@ -248,7 +246,7 @@ def _count(whole: Split) -> str:
 
 def _whole(suite: Suite, name: str, source: Source, pool: Pool) -> Split:
     """All samples of a pool without duplicates, in the order of their content's hash."""
-    plugin: DatasetPlugin = registry.load("datasets", source.adapter)
+    plugin = load_dataset(source.adapter)
     images = prepare(pool.images, suite.input)
     digests = np.array([hashlib.sha256(image).hexdigest()[:32].encode() for image in images])
     _, order = np.unique(digests, return_index=True)

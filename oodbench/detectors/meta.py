@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from oodbench.detectors.classifiers import STRENGTHS, Named, classifier_named, importance, logistic, prior_log_odds
 from oodbench.detectors.logits import entropy
 from oodbench.detectors.plugin import detector
 from oodbench.errors import CellSkippedError
@@ -14,13 +15,35 @@ if TYPE_CHECKING:
 
     from oodbench.evidence import Evidence
 
-# Strongest regularisation first: it wins a tie.
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-FOLDS = 5
+
+class Supervised(ABC):
+    """A classifier that tells wrong or unknown samples from right ones by some inputs."""
+
+    def __init__(self) -> None:
+        self.learnt: dict[str, Any] = {}
+        self._model: Any = None
+
+    @abstractmethod
+    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+        """Inputs of the classifier, (N, K)."""
+
+    @abstractmethod
+    def _learn(self, inputs: "NDArray[np.float64]", target: "NDArray[np.bool_]") -> None:
+        """Fit on inputs (N, K) and whether each sample is wrong or unknown, (N,); at least two are and two are not."""
+
+    def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
+        """Learn from wrong or unknown (1) and right (0) samples."""
+        target = evidence.wrong(labels).numpy()
+        if min(target.sum(), (~target).sum()) < 2:
+            raise CellSkippedError(
+                f"a meta classifier needs two samples of each class, and {int(target.sum())} of the {len(target)} in "
+                "the fitting split are wrong or unknown"
+            )
+        self._learn(self.inputs(evidence), target)
 
 
-class LogisticMeta(ABC):
-    """Logistic regression that tells wrong or unknown samples from right ones.
+class LogisticMeta(Supervised):
+    """Logistic regression.
 
     Inputs go through a signed logarithm (gradient metrics are heavy-tailed) and are standardised; constant ones are
     dropped; classes are weighted by their frequency; the strength of the regularisation is chosen by the AUROC in
@@ -31,28 +54,9 @@ class LogisticMeta(ABC):
     log_odds = True
     strengths: tuple[float, ...] = STRENGTHS
 
-    def __init__(self) -> None:
-        self.learnt: dict[str, float] = {}
-        self._model: Any = None
-        self._prior = 0.0
-
-    @abstractmethod
-    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
-        """Inputs of the regression, (N, K)."""
-
-    def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
-        """Learn from wrong or unknown (1) and right (0) samples."""
-        import numpy as np
-
-        target = evidence.wrong(labels).numpy()
-        fewest = int(min(target.sum(), (~target).sum()))
-        if fewest < 2:
-            raise CellSkippedError(
-                f"a meta classifier needs two samples of each class, and {int(target.sum())} of the {len(target)} in "
-                "the fitting split are wrong or unknown"
-            )
-        self._model = _pipeline(self.strengths, folds=min(FOLDS, fewest)).fit(self.inputs(evidence), target)
-        self._prior = float(np.log(target.sum() / (~target).sum()))
+    def _learn(self, inputs: "NDArray[np.float64]", target: "NDArray[np.bool_]") -> None:
+        self._model = logistic(inputs, target, self.strengths)
+        self._prior = prior_log_odds(target)
         self.learnt = {"C": float(self._model[-1].C_)}
 
     def score(self, evidence: "Evidence") -> "Tensor":
@@ -60,28 +64,6 @@ class LogisticMeta(ABC):
         import torch
 
         return torch.from_numpy(self._model.decision_function(self.inputs(evidence)) + self._prior).float()
-
-
-def _pipeline(strengths: tuple[float, ...], folds: int) -> Any:  # noqa: ANN401
-    from sklearn.feature_selection import VarianceThreshold
-    from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.model_selection import StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from oodbench.detectors.signed_log import SignedLog
-
-    regression = LogisticRegressionCV(
-        Cs=strengths,
-        cv=StratifiedKFold(folds, shuffle=True, random_state=0),
-        scoring="roc_auc",
-        class_weight="balanced",
-        solver="newton-cholesky",
-        max_iter=200,
-        l1_ratios=(0.0,),
-        use_legacy_attributes=False,
-    )
-    return make_pipeline(VarianceThreshold(0.0), SignedLog(), StandardScaler(), regression)
 
 
 def _gradients(evidence: "Evidence") -> "NDArray[np.float64]":
@@ -125,3 +107,51 @@ class grad_combo(LogisticMeta):  # noqa: N801 - the name of the plugin
         import numpy as np
 
         return np.concatenate([_entropy(evidence), _gradients(evidence)], axis=1)
+
+
+# Of the logits, the features and the gradients.
+INPUTS = ("entropy", "energy", "feature-norm", "grad-l2", "grad-max")
+
+
+@detector("meta", needs="scores", fitted_on="exposed", inert=("seed",))
+class meta(Supervised):  # noqa: N801 - the name of the plugin
+    """A classifier over the scores of other detectors, which tells wrong or unknown samples from right ones.
+
+    Inputs that learn from errors or exposed samples themselves are scored out of fold while it is fitted. It reports
+    the permutation importance of each input: how much the AUROC falls, on parts of the fitting split that it was not
+    fitted on, when the input's values are shuffled (Breiman 2001, §10).
+
+    Args:
+        inputs: Detectors by name, glob or with parameters: ``entropy+grad-*+knn:k=10``.
+        classifier: ``logistic``, ``hist-gradient-boosting``, ``mlp``, or a scikit-learn classifier by its dotted name,
+            such as ``sklearn.ensemble.RandomForestClassifier``.
+        seed: Of the classifier and of the shuffling.
+    """
+
+    def __init__(self, inputs: tuple[str, ...] = INPUTS, classifier: Named | str = "logistic", seed: int = 0) -> None:
+        super().__init__()
+        self._make = classifier_named(classifier)
+        self._seed = seed
+
+    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+        """The scores of the other detectors."""
+        import numpy as np
+
+        return np.stack([scores.double().numpy() for scores in evidence.scores.values()], axis=1)
+
+    def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
+        """Learn, and say which inputs it relies on."""
+        self._names = list(evidence.scores)
+        super().fit(evidence, labels)
+
+    def _learn(self, inputs: "NDArray[np.float64]", target: "NDArray[np.bool_]") -> None:
+        self._model = self._make(inputs, target, self._seed)
+        self.log_odds = self._model.states_log_odds
+        found = importance(self._make, inputs, target, self._seed)
+        self.learnt = {"importance": dict(zip(self._names, found, strict=True))}
+
+    def score(self, evidence: "Evidence") -> "Tensor":
+        """Log-odds of being wrong or unknown where the classifier states probabilities, otherwise its own scale."""
+        import torch
+
+        return torch.from_numpy(self._model.decision(self.inputs(evidence))).float()

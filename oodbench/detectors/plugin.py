@@ -63,7 +63,7 @@ class DetectorPlugin:
         needs: The parts of the evidence that it gets.
         fitted_on: What it learns from.
         version: Its own version, if it has one beside its package's.
-        inert: Parameters that change no score.
+        inert: Parameters that change no score by themselves.
         by_chance: Whether its scores are drawn, so that they depend on the batch though a seed repeats them.
     """
 
@@ -123,7 +123,8 @@ def detector(
         fitted_on: What a class learns from: ``training`` (the known training split), ``meta`` (the known meta split,
             the default) or ``exposed`` (that and the exposed samples of unknown sets, labelled −1).
         version: The detector's own version, to be raised when its scores change; by default its package's.
-        inert: Names of parameters that change no score, such as the size of a batch.
+        inert: Names of parameters that change no score by themselves, or on some classifiers only: the size of a batch,
+            the seed of a model that is not drawn.
         by_chance: Whether the scores are drawn at random, so that they depend on the batch.
 
     Raises:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.errors import OodbenchError, UsageError
+from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, one_line
 from oodbench.isolation import Failure, failed, time_limit
 from oodbench.parameters import defaults, split_spec
 
@@ -98,13 +99,13 @@ def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None)
             provider = Provider(entry.distribution, entry.version)
             try:
                 with time_limit(timeout):
-                    candidate = Chosen(name, _load(entry), dict(given), provider)
+                    candidate = Chosen(name, load_detector(name), dict(given), provider)
             except OodbenchError as error:
                 reasons.append(error)
                 chosen.setdefault(name, Broken(name, dict(given), provider, failed(error)))
                 continue
             try:
-                chosen.setdefault(candidate.key, candidate)
+                chosen.setdefault(_tried(candidate).key, candidate)
             except UsageError as error:
                 if len(names) == 1:
                     raise
@@ -117,11 +118,71 @@ def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None)
     return list(chosen.values())
 
 
-def _load(entry: registry.Entry) -> DetectorPlugin:
-    plugin = registry.load("detectors", entry.name)
+def _tried(candidate: Chosen) -> Chosen:
+    """The same, if its parameters can be meant.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    parameters = candidate.parameters(seed=0)
+    try:
+        candidate.plugin.build(parameters)
+    except OodbenchError:
+        raise
+    except Exception as cause:
+        raise UsageError(
+            f"the detector {candidate.label} cannot be made: {type(cause).__name__}: {one_line(cause)}."
+        ) from cause
+    if "scores" in candidate.plugin.needs:
+        # An input that cannot be loaded is the failure of its meta classifier's cells.
+        with suppress(MissingPrerequisiteError):
+            input_detectors(candidate.name, parameters["inputs"])
+    return candidate
+
+
+def load_detector(name: str) -> DetectorPlugin:
+    """Import a detector.
+
+    Raises:
+        UsageError: The name is unknown or stands for several, or what it is loaded from is no detector.
+        MissingPrerequisiteError: Its package cannot be imported.
+    """
+    entry = registry.get("detectors", name)
+    plugin = registry.load("detectors", name)
     if not isinstance(plugin, DetectorPlugin):
         raise UsageError(
             f"the detector {entry.name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the function "
             f"or class at {entry.target} with @oodbench.detector."
         )
     return plugin
+
+
+def input_detectors(name: str, specs: Sequence[str]) -> list[Chosen]:
+    """The detectors meant by names, globs and specs such as ``knn:k=10;normalize=false``.
+
+    Of what a glob matches, meta classifiers of other detectors' scores are left out.
+
+    Args:
+        name: The meta classifier.
+        specs: Its parameter ``inputs``; ``;`` parts parameters, where ``,`` parts those of the meta classifier.
+
+    Raises:
+        UsageError: One is unknown, or is such a meta classifier itself.
+        MissingPrerequisiteError: One cannot be loaded.
+    """
+    found: dict[str, Chosen] = {}
+    for spec in filter(None, specs):
+        try:
+            matching = choose([spec.replace(";", ",")])
+        except MissingPrerequisiteError as error:
+            raise MissingPrerequisiteError(f"its input {spec} cannot be loaded: {error}") from error
+        for one in matching:
+            if isinstance(one, Broken):
+                raise MissingPrerequisiteError(f"its input {one.name} cannot be loaded: {one.failure.error}")
+            if "scores" not in one.plugin.needs:
+                found.setdefault(one.key, one)
+            elif not any(character in spec for character in "*?["):
+                raise UsageError(f"the input {one.name!r} of {name!r} works on scores itself; name its inputs instead.")
+    if not found:
+        raise UsageError(f"{name!r} has no inputs; name some detectors, such as inputs=entropy+energy.")
+    return list(found.values())

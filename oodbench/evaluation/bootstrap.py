@@ -73,8 +73,12 @@ def replicates(
     rows = np.where(positive, np.cumsum(positive), np.cumsum(~positive))[order] - 1
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
     one = partial(_sweep(), *_drawn(positive, resamples, stratified=stratified), rows, truth, ends)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(one, _lanes(resamples))), axis=1)
+    return np.concatenate(list(_workers().map(one, _lanes(resamples))), axis=1)
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 def _drawn(positive: Target, resamples: int, *, stratified: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -27,6 +27,13 @@ T = TypeVar("T")
 
 # Fixed: the shape of a batch decides how matrix products are blocked, and so the last bits.
 BATCH = 256
+# Numbers of a batch's images at most, so that what the network makes of large images stays in memory.
+BATCH_NUMBERS = 256 * 3 * 64 * 64
+
+
+def batch_of(images: NDArray[np.uint8]) -> int:
+    """How many of the images (N, C, H, W) are taken at once."""
+    return max(1, min(BATCH, BATCH_NUMBERS // int(images[0].size)))
 
 
 def collect(
@@ -37,6 +44,7 @@ def collect(
     *,
     parts: Sequence[str] = OF_ONE_PASS,
     to_input: Callable[[Tensor], Tensor] = to_input,
+    penultimate: str | None = None,
 ) -> Evidence:
     """Collect the evidence of all images.
 
@@ -47,11 +55,15 @@ def collect(
         description: What progress is called.
         parts: All of one pass, or logits and features alone, which need no backward pass.
         to_input: Images to what the network is given.
+        penultimate: Name of the Linear layer whose input are the features; None finds it.
     """
     measure = _whole if "gradients" in parts else _light
-    batches = torch.split(torch.from_numpy(images), BATCH)
-    found = over_batches(network, batches, lambda one, batch: measure(one, to_input(batch)), track, description)
-    return Evidence.concatenate(found)
+    batches = torch.split(torch.from_numpy(images), batch_of(images))
+
+    def of_batch(one: nn.Module, batch: Tensor) -> Evidence:
+        return measure(one, to_input(batch), penultimate)
+
+    return Evidence.concatenate(over_batches(network, batches, of_batch, track, description))
 
 
 def feature_maps(
@@ -64,7 +76,8 @@ def feature_maps(
             maps: Tensor = one(to_input(batch)).float()
         return maps
 
-    return torch.cat(over_batches(backbone, torch.split(torch.from_numpy(images), BATCH), measure, track, description))
+    batches = torch.split(torch.from_numpy(images), batch_of(images))
+    return torch.cat(over_batches(backbone, batches, measure, track, description))
 
 
 def over_batches(
@@ -96,14 +109,14 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _light(network: nn.Module, inputs: Tensor) -> Evidence:
+def _light(network: nn.Module, inputs: Tensor, penultimate: str | None) -> Evidence:
     with torch.no_grad():
-        features, logits = Pieces(network, inputs[:1]).encoder.features_and_logits(inputs)
+        features, logits = Pieces(network, inputs[:1], penultimate).encoder.features_and_logits(inputs)
     return Evidence(logits.float(), features.float())
 
 
-def _whole(network: nn.Module, inputs: Tensor) -> Evidence:
-    with forward(network, inputs) as run:
+def _whole(network: nn.Module, inputs: Tensor, penultimate: str | None) -> Evidence:
+    with forward(network, inputs, last_layer=penultimate) as run:
         return Evidence(
             run.logits.float(),
             run.features.float(),

@@ -51,7 +51,7 @@ class Observatory:
         """A copy of the classifier that can be taken apart; None where nobody needs any of it."""
         if not any(part in PIECES for part in needs):
             return None
-        return Pieces(copy.deepcopy(self.classifier.network), self._example)
+        return self._pieces()
 
     def _part(self, split: Split, part: str) -> Any:  # noqa: ANN401
         if part in OF_ONE_PASS:
@@ -73,6 +73,9 @@ class Observatory:
         return evidence_of(self.classifier, split, parts, self._cache, self._track)
 
     def _feature_maps(self, split: Split) -> Tensor:
-        backbone = nn.Sequential(*Pieces(copy.deepcopy(self.classifier.network), self._example).stages)
+        backbone = nn.Sequential(*self._pieces().stages)
         description = f"feature maps of {split.dataset} ({split.part})"
         return feature_maps(backbone, split.images, self.classifier.to_input, self._track, description)
+
+    def _pieces(self) -> Pieces:
+        return Pieces(copy.deepcopy(self.classifier.network), self._example, self.classifier.penultimate)

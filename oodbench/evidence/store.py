@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
-from oodbench.evidence.collection import BATCH, collect
+from oodbench.evidence.collection import batch_of, collect
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients.entries import path
 from oodbench.progress import Track
@@ -41,7 +41,7 @@ def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cach
         "weights": classifier.weights_sha256,
         "architecture": _architecture(classifier.network),
         "images": hashlib.sha256(split.digests.tobytes()).hexdigest(),
-        "batch": BATCH,
+        "batch": batch_of(split.images),
         "engine": engine(),
         "torch": version("torch"),
     }
@@ -49,13 +49,25 @@ def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cach
         identity["parts"] = list(parts)
     if classifier.normalisation is not None:
         identity["normalisation"] = classifier.normalisation
+    if classifier.penultimate is not None:
+        identity["penultimate"] = classifier.penultimate
+    if classifier.code:
+        identity["code"] = classifier.code
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = cache / "evidence" / f"{key}.safetensors"
     kept = read_tensors(file)
     if kept is not None:
         return _from_tensors(*kept)
     description = f"evidence of {split.dataset} ({split.part})"
-    evidence = collect(classifier.network, split.images, track, description, parts=parts, to_input=classifier.to_input)
+    evidence = collect(
+        classifier.network,
+        split.images,
+        track,
+        description,
+        parts=parts,
+        to_input=classifier.to_input,
+        penultimate=classifier.penultimate,
+    )
     write_tensors(file, *_to_tensors(evidence))
     return evidence
 

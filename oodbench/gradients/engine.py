@@ -41,6 +41,7 @@ class Pass:
         graph: Its graph.
         stops: Where backward passes stop.
         workspace: Memory that tiles are built in.
+        last_layer: Name of the Linear layer whose input are the features, if it was named.
     """
 
     model: nn.Module
@@ -48,6 +49,7 @@ class Pass:
     graph: Graph
     stops: Sequence[Stop]
     workspace: Workspace
+    last_layer: str | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -59,14 +61,17 @@ class Pass:
         """The input of the last Linear layer, (N, D).
 
         Raises:
-            UsageError: No Linear layer has as many outputs as there are classes.
+            UsageError: No Linear layer has as many outputs as there are classes, or the one that was named is not
+                called.
         """
-        if self.recording.features is None:
-            raise UsageError(
-                f"the classifier has no Linear layer with {self.logits.shape[1]} outputs, so its penultimate features "
-                "cannot be found; end it in one."
-            )
-        return self.recording.features
+        if self.recording.features is not None:
+            return self.recording.features
+        if self.last_layer is not None:
+            raise UsageError(f"its layer {self.last_layer} is not called, so there are no features before it.")
+        raise UsageError(
+            f"the classifier has no Linear layer with {self.logits.shape[1]} outputs, so its penultimate features "
+            "cannot be found; end it in one, or name the layer whose input they are (penultimate)."
+        )
 
     def metrics(self, loss: Loss = "predicted", *, per_layer: bool = True) -> dict[str, Tensor]:
         """The metrics of ``gradient_metrics``."""
@@ -189,7 +194,7 @@ def gradient_metrics(
 
 
 @contextmanager
-def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
+def forward(model: nn.Module, inputs: Tensor, *, last_layer: str | None = None) -> Iterator[Pass]:
     """Run the model in eval mode and remember what the gradients of all layers need, for one or several losses.
 
     The model is left as it was found, also when it raises.
@@ -197,18 +202,20 @@ def forward(model: nn.Module, inputs: Tensor) -> Iterator[Pass]:
     Args:
         model: Maps inputs to logits (N, C).
         inputs: (N, …).
+        last_layer: Name of the Linear layer whose input are the penultimate features; by default the last that is
+            called with an output for each class.
 
     Raises:
-        UsageError: As ``gradient_metrics``.
+        UsageError: As ``gradient_metrics``, or the named layer is no Linear layer.
     """
     _check(model, inputs)
     with prepared(model):
         given = inputs.clone() if inputs.is_inference() else inputs.detach()
-        recording = record(model, given)
+        recording = record(model, given, last_layer)
         probes = _probes(model, given)
         _refuse_mixing(recording, probes)
         graph = Graph(recording.logits)
-        yield Pass(model, recording, graph, stops_of(model, recording, graph, probes), Workspace())
+        yield Pass(model, recording, graph, stops_of(model, recording, graph, probes), Workspace(), last_layer)
 
 
 def _sums_of_chunk(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dict[int, Sums]:

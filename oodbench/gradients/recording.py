@@ -41,7 +41,8 @@ class Recording:
         inputs: (N, …).
         logits: (N, C), with its graph.
         calls: By module that owns parameters, for each of its calls that a rule covers, the parts.
-        features: The input of the last call of a Linear layer with C outputs, the penultimate features.
+        features: The input of the last call of a Linear layer with C outputs, or of the one that was named: the
+            penultimate features.
     """
 
     inputs: Tensor
@@ -57,6 +58,21 @@ def owners(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if next(module.parameters(recurse=False), None) is not None
     }
+
+
+def linear_layer(model: nn.Module, name: str) -> nn.Linear:
+    """The Linear layer of that name.
+
+    Raises:
+        UsageError: There is none; the sentence names those that there are.
+    """
+    named = dict(model.named_modules(remove_duplicate=False))
+    layer = named.get(name)
+    if isinstance(layer, nn.Linear):
+        return layer
+    linear = ", ".join(one for one, module in named.items() if isinstance(module, nn.Linear)) or "none"
+    found = "is no layer of it" if layer is None else f"is a {type(layer).__name__}"
+    raise UsageError(f"its layer {name!r} before which features are read {found}; expected a Linear layer: {linear}.")
 
 
 @contextmanager
@@ -77,12 +93,18 @@ def prepared(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def record(model: nn.Module, inputs: Tensor) -> Recording:
+def record(model: nn.Module, inputs: Tensor, last_layer: str | None = None) -> Recording:
     """Run a prepared model.
 
+    Args:
+        model: Maps inputs to logits (N, C).
+        inputs: (N, …).
+        last_layer: Name of the Linear layer whose input are the penultimate features, if it is not to be found.
+
     Raises:
-        UsageError: Its output is no matrix of logits, or not finite.
+        UsageError: Its output is no matrix of logits, or not finite, or there is no such layer.
     """
+    named = None if last_layer is None else linear_layer(model, last_layer)
     names = {module: name for name, module in owners(model).items()}
     own = {module: dict(module.named_parameters(recurse=False)) for module in names}
     calls: dict[str, list[list[Part]]] = {name: [] for name in names.values()}
@@ -115,7 +137,11 @@ def record(model: nn.Module, inputs: Tensor) -> Recording:
             # A copy, since the model may work on its input in place.
             logits = model(inputs.clone())
     _check_logits(logits, inputs)
-    features = [given.detach() for module, given in heads if module.out_features == logits.shape[1]]
+    features = [
+        given.detach()
+        for module, given in heads
+        if (module is named if named is not None else module.out_features == logits.shape[1])
+    ]
     return Recording(inputs, logits, calls, features[-1] if features else None)
 
 

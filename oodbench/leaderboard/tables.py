@@ -283,10 +283,21 @@ def _covers(record: Record, name: str) -> bool:
 
 
 def _failures(records: list[Record], labels: dict[str, str]) -> list[str]:
-    return [
-        f"{labels[detector_identity(record)]}, seed {record.seed}"
-        + (f", exposed to {' + '.join(record.exposed)}" if record.exposed else "")
-        + f": {record.status}: {record.error}"
-        for record in sorted(records, key=lambda one: (one.detector.name, one.exposed, one.seed))
-        if record.status != "ok"
-    ]
+    """A sentence for each detector and reason."""
+    exposures = {tuple(record.exposed) for record in records}
+    reasons: dict[tuple[str, str, str | None], list[Record]] = {}
+    for record in sorted(records, key=lambda one: (one.detector.name, one.exposed, one.seed)):
+        if record.status != "ok":
+            reasons.setdefault((labels[detector_identity(record)], record.status, record.error), []).append(record)
+    sentences = []
+    for (label, status, error), cells in reasons.items():
+        seeds = sorted({record.seed for record in cells})
+        exposed = dict.fromkeys(tuple(record.exposed) for record in cells)
+        everywhere = set(exposed) == exposures and len(exposures) > 1
+        where = "; ".join(" + ".join(one) for one in exposed if one and not everywhere)
+        sentences.append(
+            f"{label}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            + (f", exposed to {where}" if where else "")
+            + f": {status}: {error}"
+        )
+    return sentences

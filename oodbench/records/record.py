@@ -22,7 +22,8 @@ class SuitePart(_Part):
 class DetectorPart(_Part):
     """Which detector, with all its parameters, who provides it, and what it learnt (directions, strengths).
 
-    ``version`` is the detector's own where it has one, otherwise that of its distribution.
+    ``version`` is the detector's own where it has one, otherwise that of its distribution. ``inputs`` are the detectors
+    whose scores a meta classifier works on.
     """
 
     name: str
@@ -30,15 +31,23 @@ class DetectorPart(_Part):
     params: dict[str, Any]
     distribution: str
     distribution_version: str | None = None
+    inputs: list["DetectorPart"] = []
     learnt: dict[str, Any] = {}
 
 
 class ClassifierPart(_Part):
-    """Which classifier; accuracy is that on the known test split."""
+    """Which classifier; accuracy is that on the known test split.
+
+    Beside its weights, what else decides its evidence: how inputs are normalised (mean and standard deviation of each
+    channel), which layer the features are the input of, and the hash of the user's file that builds it.
+    """
 
     name: str
     accuracy: float
     weights_sha256: str
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    penultimate: str | None = None
+    code: str | None = None
 
 
 class Metric(_Part):
@@ -144,6 +153,7 @@ def identity(record: Record) -> str:
         "seed": record.seed,
         "detector": _who(record.detector),
         "weights": record.classifier.weights_sha256,
+        **record.classifier.model_dump(include={"normalisation", "penultimate", "code"}, exclude_none=True),
         "datasets": {name: (part.sha256, part.group) for name, part in record.datasets.items()},
         "engine": record.provenance.engine,
         "oodbench": record.provenance.versions["oodbench"],
@@ -152,8 +162,10 @@ def identity(record: Record) -> str:
 
 
 def _who(detector: DetectorPart) -> dict[str, Any]:
-    known = detector.model_dump(exclude={"learnt"})
-    # Records of before that field are still what they were.
-    if known["distribution_version"] is None:
+    known = detector.model_dump(exclude={"learnt", "inputs"})
+    # Records of before these fields are still what they were.
+    if detector.distribution_version is None:
         del known["distribution_version"]
+    if detector.inputs:
+        known["inputs"] = [_who(one) for one in detector.inputs]
     return known

@@ -17,6 +17,8 @@ from oodbench.parameters import split_spec
 Group = Literal["near", "far", "-"]
 # What every generator of random numbers takes.
 MAX_SEED = 2**63 - 1
+# Instead of a file, the weights that torchvision or timm have for a classifier.
+PRETRAINED = "pretrained"
 
 
 class _Table(BaseModel):
@@ -32,12 +34,21 @@ class Input(_Table):
         resolution: If set, every image is first reduced to this height and width, so that sharpness alone gives no
             data set away.
         levels: If set, the number of grey values left after that, for the same reason.
+        mean: If set, what is taken out of each channel before the classifier is given it, of values from 0 to 1.
+        std: What each channel is divided by after that.
     """
 
     channels: Literal[1, 3] = 1
     size: int = Field(default=28, ge=8, le=1024)
     resolution: int | None = Field(default=None, ge=2, le=1024)
     levels: int | None = Field(default=None, ge=2, le=256)
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    std: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each channel, where the suite has them."""
+        return None if self.mean is None or self.std is None else (tuple(self.mean), tuple(self.std))
 
 
 class Sizes(_Table):
@@ -83,11 +94,20 @@ class Source(BaseModel):
 
 
 class Suite(_Table):
-    """A suite file. ``name``, ``version``, ``classifier``, ``known``, ``seeds`` and ``[unknown]`` are fixed keys."""
+    """A suite file. ``name``, ``version``, ``classifier``, ``known``, ``seeds`` and ``[unknown]`` are fixed keys.
+
+    Attributes:
+        classifier: Name of a plugin, ``module:factory``, ``file.py:factory``, ``torchvision:NAME`` or ``timm:NAME``.
+        weights: File of its weights, or ``pretrained``; by default it is trained. With ``{seed}`` in its name, it is
+            one file for each training.
+        penultimate: Name of the Linear layer whose input are the features; by default it is found.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: int = Field(ge=1)
     classifier: str = "cnn"
+    weights: str | None = None
+    penultimate: str | None = None
     known: str | dict[str, Any]
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default=[0, 1, 2], min_length=1)
     unknown: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -99,6 +119,7 @@ class Suite(_Table):
     _file: Path | None = PrivateAttr(None)
     _text: str = PrivateAttr("")
     _replaced: frozenset[str] = PrivateAttr(frozenset())
+    _overridden: frozenset[str] = PrivateAttr(frozenset())
 
     @property
     def asked_for(self) -> str:
@@ -111,6 +132,18 @@ class Suite(_Table):
         if isinstance(self.known, str):
             return split_spec(self.known)[0]
         return str(self.known.get("name", self.known.get("adapter")))
+
+    @property
+    def is_one_training(self) -> bool:
+        """Whether its weights are those of a single training, whatever the seed."""
+        return self.weights is not None and "{seed}" not in self.weights
+
+    @property
+    def code_folders(self) -> list[Path]:
+        """Where code that builds the classifier is looked for: first where the user wrote its name down."""
+        here = Path.cwd()
+        beside = here if self._file is None else self._file.parent.absolute()
+        return [here, beside] if "classifier" in self._overridden else [beside, here]
 
     def sources(self) -> dict[str, Source]:
         """Known set first, then the unknown sets, by name."""
@@ -139,13 +172,24 @@ class Suite(_Table):
         other._replaced = self._replaced | replacements.keys()
         return other
 
+    def with_classifier(self, classifier: str | None, weights: str | None, penultimate: str | None) -> "Suite":
+        """The suite with another classifier, or with other weights or another penultimate layer of its own.
+
+        Another classifier comes without the suite's weights and penultimate layer, which are not its own.
+        """
+        given = {"classifier": classifier, "weights": weights, "penultimate": penultimate}
+        changed = {key: value for key, value in given.items() if value is not None or classifier is not None}
+        other = self.model_copy(update=changed)
+        other._overridden = frozenset(changed)
+        return other
+
     @contextmanager
     def blamed(self, *keys: str) -> Iterator[None]:
         """Inside, a mistake in what the suite names is told with the file, line and key that it comes from."""
         try:
             yield
         except UsageError as error:
-            if self._file is None:
+            if self._file is None or keys[0] in self._overridden:
                 raise
             raise _wrong(self._file, self._text, list(keys), str(error)) from error
 
@@ -240,8 +284,27 @@ def _contradictions(suite: Suite) -> Iterator[tuple[list[str], str]]:
             yield ["unknown", name, "group"], f"the group is {table['group']!r}; expected 'near' or 'far'"
         if not isinstance(table.get("adapter", name), str):
             yield ["unknown", name, "adapter"], f"the adapter is {table['adapter']!r}; expected a name"
+    if suite.is_one_training and "seeds" in suite.model_fields_set and len(suite.seeds) > 1:
+        yield (
+            ["seeds"],
+            (
+                f"the weights {suite.weights} are those of one training, and there are {len(suite.seeds)} seeds; write "
+                "{seed} where the names of several files have the seed, or leave one seed"
+            ),
+        )
+    yield from _wrong_normalisation(suite.input)
     if suite.known_name in suite.unknown:
         yield ["unknown", suite.known_name], "it is both the known and an unknown set; give one of them another name"
+
+
+def _wrong_normalisation(given: Input) -> Iterator[tuple[list[str], str]]:
+    for key, values, other in (("mean", given.mean, "std"), ("std", given.std, "mean")):
+        if values is None and getattr(given, other) is not None:
+            yield ["input", other], f"there is no {key} to go with it; expected both or neither"
+        if values is not None and len(values) != given.channels:
+            found = f"{len(values)} number{'s' if len(values) != 1 else ''}"
+            expected = f"{given.channels} number{'s' if given.channels != 1 else ''}"
+            yield ["input", key], f"it has {found}; expected {expected}, one for each channel"
 
 
 def _wrong(path: Path, text: str, keys: list[str], message: str) -> UsageError:
@@ -257,19 +320,24 @@ def _source(name: str, table: dict[str, Any]) -> Source:
 
 
 def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
-    """Paths of adapters (``imagefolder:images``) start at the suite file's folder."""
+    """Paths of adapters (``imagefolder:images``) and of weights start at the suite file's folder."""
 
     def absolute(name: str, table: dict[str, Any]) -> dict[str, Any]:
         source = _source(name, table)
         if "path" not in source.parameters:
             return table
         path = (folder / Path(str(source.parameters["path"])).expanduser()).resolve()
+        if source.adapter == "huggingface" and not path.is_dir():
+            return table  # what is no folder is a name on the Hub
         named = {"name": table["name"]} if "name" in table else {}
         return {"adapter": source.adapter, "group": source.group, **named, **source.parameters, "path": str(path)}
 
     known = {"adapter": suite.known, "name": suite.known_name} if isinstance(suite.known, str) else suite.known
     unknown = {name: absolute(name, table) for name, table in suite.unknown.items()}
-    return suite.model_copy(update={"known": absolute(suite.known_name, known), "unknown": unknown})
+    weights = suite.weights
+    if weights is not None and weights != PRETRAINED:
+        weights = str((folder / Path(weights).expanduser()).resolve())
+    return suite.model_copy(update={"known": absolute(suite.known_name, known), "unknown": unknown, "weights": weights})
 
 
 def _line_of(text: str, keys: list[str]) -> str:

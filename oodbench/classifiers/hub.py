@@ -1,0 +1,81 @@
+"""Models of torchvision and timm by name."""
+
+import difflib
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from torch import nn
+
+from oodbench.classifiers.blueprint import Blueprint
+from oodbench.errors import MissingPrerequisiteError, UsageError
+
+
+def torchvision(model: str, channels: int) -> Blueprint:
+    """A classifier of ``torchvision.models``.
+
+    Raises:
+        UsageError: There is none of that name, or the images are grey.
+    """
+    from torchvision import models
+
+    name = f"torchvision:{model}"
+    _check_name(name, model, models.list_models(module=models))
+    if channels != 3:
+        raise UsageError(f"the classifier {name} takes images of 3 channels; set channels = 3 in [input].")
+
+    def build(channels: int, size: int, classes: int) -> nn.Module:
+        network: nn.Module = models.get_model(model, weights=None, num_classes=classes)
+        return network
+
+    def pretrained(channels: int, size: int, classes: int) -> nn.Module:
+        weights = models.get_model_weights(model).DEFAULT
+        _check_classes(name, len(weights.meta["categories"]), classes)
+        network: nn.Module = models.get_model(model, weights=weights)
+        return network
+
+    return Blueprint(name, build, (name, "torchvision", version("torchvision")), pretrained=pretrained)
+
+
+def timm(model: str, channels: int) -> Blueprint:
+    """A classifier of timm.
+
+    Raises:
+        UsageError: There is none of that name.
+        MissingPrerequisiteError: timm is not installed.
+    """
+    name = f"timm:{model}"
+    try:
+        import timm as library
+    except ImportError as cause:
+        raise MissingPrerequisiteError(
+            f"the classifier {name} needs the package timm; install it by pip install 'oodbench[hub]'."
+        ) from cause
+    # A name may have a tag that says which pretrained weights.
+    _check_name(name, model.partition(".")[0], library.list_models())
+
+    def build(channels: int, size: int, classes: int) -> nn.Module:
+        return library.create_model(model, pretrained=False, num_classes=classes, in_chans=channels)
+
+    def pretrained(channels: int, size: int, classes: int) -> nn.Module:
+        known = library.get_pretrained_cfg(model)
+        if known is None or not known.has_weights:
+            raise UsageError(f"timm has no pretrained weights for the classifier {name}; give a file of weights.")
+        _check_classes(name, known.num_classes, classes)
+        return library.create_model(model, pretrained=True, in_chans=channels)
+
+    return Blueprint(name, build, (name, "timm", version("timm")), pretrained=pretrained)
+
+
+def _check_name(name: str, model: str, known: Sequence[str]) -> None:
+    if model not in known:
+        close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see its documentation."
+        raise UsageError(f"there is no classifier {name}; {hint}")
+
+
+def _check_classes(name: str, found: int, classes: int) -> None:
+    if found != classes:
+        raise UsageError(
+            f"the pretrained weights of the classifier {name} are for {found} classes and the known set has "
+            f"{classes}; train it on the known set, or give a file of weights."
+        )

@@ -1,0 +1,55 @@
+"""``oodbench check``."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+
+
+@click.command(name="check", short_help="Check that a plugin keeps its promises.")
+@click.argument("name")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Python file that declares plugins.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="OODBENCH_DATA",
+    metavar="DIR",
+    help="Folder of the data sets. Default: $OODBENCH_DATA, else a folder of the user.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str, plugins: tuple[Path, ...], data: Path | None, as_json: bool) -> int:
+    """Run the conformance kit on a detector or a data set.
+
+    NAME may have parameters: 'knn:k=5', 'imagefolder:PATH'. Exit status 1 if a check failed.
+    """
+    from oodbench import registry
+    from oodbench.cli.output import results_only
+    from oodbench.cli.terminal import print_table, stdout
+    from oodbench.conformance.kit import report, subject_of
+    from oodbench.threads import single_threaded
+
+    with results_only():
+        for file in plugins:
+            registry.load_file(file)
+        with single_threaded():
+            found = report(subject_of(name, plugins, data))
+    counts = Counter(outcome.status for outcome in found)
+    if as_json:
+        click.echo(json.dumps([vars(outcome) for outcome in found], indent=1))
+    else:
+        rows = [[outcome.status, outcome.check, outcome.reason] for outcome in found]
+        print_table(stdout(), ["", "check", "reason"], rows)
+    click.echo(
+        f"{name}: {len(found)} checks, {counts['passed']} passed, {counts['failed']} failed, "
+        f"{counts['skipped']} skipped.",
+        err=as_json,
+    )
+    return 1 if counts["failed"] else 0

@@ -1,0 +1,1 @@
+"""Checks that every plugin has to pass, for its author, for its users and for whoever reviews it."""

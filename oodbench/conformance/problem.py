@@ -1,0 +1,107 @@
+"""A small real problem that detectors are tried on: a trained network, and unknown images that it is unsure of."""
+
+import hashlib
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oodbench.classifiers.cnn import cnn
+from oodbench.classifiers.store import Classifier
+from oodbench.classifiers.training import train
+from oodbench.datasets.splits import UNKNOWN_LABEL, Part, Split
+from oodbench.evidence.evidence import Evidence
+from oodbench.evidence.observation import Observatory
+from oodbench.progress import silent
+from oodbench.suites.suite import Suite, Training
+from oodbench.tensor_files import content_sha256
+from oodbench.trial import Trial
+
+SIZE = 12
+CLASSES = 4
+SEED = 0
+KNOWN, UNKNOWN = "bars", "fog"
+TRAINING = Training(epochs=6, batch_size=32, learning_rate=3e-3)
+
+
+def known_images(n: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """A bright bar along one of four directions, for some samples with a weaker one of another class across it.
+
+    Returns:
+        uint8 (N, 1, 12, 12), and the classes, int64 (N,).
+    """
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, CLASSES, n)
+    other = (labels + generator.integers(1, CLASSES, n)) % CLASSES
+    # The second bar of one sample in four is about as bright as the first: the network will be wrong at times.
+    weaker = np.where(generator.random(n) < 0.25, generator.uniform(0.7, 1.1, n), 0)
+    images = _bars(labels, generator) + weaker[:, None, None] * _bars(other, generator)
+    return _drawn(images, generator), labels.astype(np.int64)
+
+
+def unknown_images(n: int, seed: int) -> NDArray[np.uint8]:
+    """Faint fog in which there is a bit of every class, uint8 (N, 1, 12, 12)."""
+    generator = np.random.default_rng(seed)
+    shares = generator.dirichlet(np.full(CLASSES, 8.0), n)
+    images = sum(shares[:, k, None, None] * _bars(np.full(n, k), generator) for k in range(CLASSES))
+    return _drawn(0.5 * np.asarray(images), generator)
+
+
+def _bars(labels: NDArray[Any], generator: np.random.Generator) -> NDArray[np.float64]:
+    rows, columns = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    distances = np.stack([rows, columns, (rows + columns) / 2**0.5, (rows - columns) / 2**0.5])
+    shift = generator.normal(0, 0.7, len(labels))[:, None, None]
+    bars: NDArray[np.float64] = np.exp(-((distances[labels] - shift) ** 2) / 2)
+    return bars
+
+
+def _drawn(images: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.uint8]:
+    noisy = 200 * images + generator.normal(0, 8, images.shape) + 16
+    return noisy.clip(0, 255).astype(np.uint8)[:, None]
+
+
+@cache
+def problem() -> Trial:
+    """The trial, made once in a process; training takes about a second."""
+    train_split = _known("train", 480, 1)
+    images, labels = torch.from_numpy(train_split.images), torch.from_numpy(train_split.labels)
+    network = train(partial(cnn, 1, SIZE, CLASSES), images, labels, TRAINING, SEED, silent)
+    classifier = Classifier("cnn", network, content_sha256(network.state_dict()))
+    suite = Suite.model_validate({"name": "conformance", "version": 1, "known": KNOWN, "unknown": {UNKNOWN: {}}})
+    return Trial(
+        suite,
+        SEED,
+        None,
+        None,
+        _InMemory(classifier, Path(), train_split.images[0], silent),
+        train_split,
+        _known("meta", 240, 2),
+        _known("test", 200, 3),
+        {UNKNOWN: _split(UNKNOWN, "exposed", unknown_images(120, 4), np.full(120, UNKNOWN_LABEL))},
+        {UNKNOWN: _split(UNKNOWN, "unknown", unknown_images(200, 5), np.full(200, UNKNOWN_LABEL))},
+        lambda needs: 0.0,
+    )
+
+
+class _InMemory(Observatory):
+    """Nothing of it is worth a file."""
+
+    def _collected(self, split: Split, parts: tuple[str, ...]) -> Evidence:
+        from oodbench.evidence.collection import collect
+
+        return collect(
+            self.classifier.network, split.images, silent, "", parts=parts, to_input=self.classifier.to_input
+        )
+
+
+def _known(part: Part, n: int, seed: int) -> Split:
+    return _split(KNOWN, part, *known_images(n, seed))
+
+
+def _split(name: str, part: Part, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
+    digests = np.array([hashlib.sha256(image.tobytes()).hexdigest()[:32].encode() for image in images])
+    indices = np.arange(len(labels), dtype=np.int64)
+    return Split(name, part, name, "drawn", "all", images, labels, indices, digests, len(labels), None)

@@ -1,0 +1,176 @@
+"""Data sets of Hugging Face `datasets`: a folder that it saved, or one from the Hub."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
+from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
+
+_VALIDATION = {"val", "valid", "validation"}
+_ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+# In a process of its own, since `datasets` asks once, when it is imported, where its caches are.
+_FETCH = """
+import sys
+from datasets import load_dataset
+try:
+    load_dataset(sys.argv[1], sys.argv[2] or None).save_to_disk(sys.argv[3])
+except Exception as cause:
+    print(f"{type(cause).__name__}: {cause}")
+    sys.exit(1)
+"""
+_PLACES = re.compile(r"(HF|HUGGINGFACE)_\w*CACHE|HF_DATASETS_\w*PATH")
+
+
+@dataset(
+    "huggingface",
+    card=Card(
+        "A data set of Hugging Face `datasets`, as save_to_disk writes it, or from the Hub.",
+        licence="its owner's",
+        citation="its owner's",
+        shape="any",
+        source="Hugging Face datasets",
+    ),
+)
+def huggingface(
+    request: Request, *, path: str, config: str | None = None, image: str | None = None, label: str | None = None
+) -> Pool:
+    """Images of a folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote, or of the Hub.
+
+    It is read by its splits ``train`` and ``test``, or as a whole where it has one split only; a split ``validation``
+    is left alone. From the Hub it is downloaded once, into the data folder, and only where that is allowed.
+
+    Args:
+        request: Which split.
+        path: The folder, or the name on the Hub.
+        config: Which configuration of the one on the Hub, if it has several.
+        image: The column of the images; by default the one of type Image.
+        label: The column of the labels; by default the one of type ClassLabel, if there is one.
+    """
+    try:
+        import datasets
+    except ImportError as cause:
+        raise MissingPrerequisiteError(
+            "the data set huggingface needs the package datasets; install it by pip install 'oodbench[hub]'."
+        ) from cause
+
+    folder = _folder(request, path, config)
+    try:
+        found: Any = datasets.load_from_disk(str(folder))
+    except Exception as cause:  # it raises whatever its readers raise
+        raise UsageError(
+            f"{folder} cannot be read as a data set of Hugging Face: {one_line(cause)}; expected a folder that "
+            "save_to_disk wrote."
+        ) from cause
+    split, rows = _split(found, request.split, folder) if isinstance(found, Mapping) else ("all", found)
+    images = _column(rows, "image", image, datasets.Image, folder)
+    if images is None or not isinstance(rows.features[images], datasets.Image):
+        which = "no column" if images is None else f"a column {images}, which is not"
+        raise UsageError(f"{folder} has {which} of type Image; it has {_columns(rows)}.")
+    labels = _column(rows, "label", label, datasets.ClassLabel, folder)
+    kind = None if labels is None else rows.features[labels]
+    if kind is not None and "int" not in str(getattr(kind, "dtype", "")):
+        raise UsageError(
+            f"the column {labels} of {folder} holds no classes by number; it has {_columns(rows)}: make it one by "
+            "class_encode_column."
+        )
+    # An unknown set needs none.
+    numbers = np.zeros(len(rows)) if labels is None else rows[labels][:]
+    pictures = rows.select_columns(images)
+    return Pool(
+        LazyImages(len(rows), _reader(lambda index: pictures[index][images], folder)),
+        np.asarray(numbers, dtype=np.int64),
+        split,
+        tuple(getattr(kind, "names", ())),
+    )
+
+
+def _folder(request: Request, path: str, config: str | None) -> Path:
+    """The user's own folder, or that of the data folder which has the one from the Hub."""
+    own = Path(path).expanduser()
+    if own.is_dir():
+        return own
+    if not _ON_THE_HUB.fullmatch(path):
+        raise DataMissingError(f"the folder {own}", downloadable=False)
+    kept = request.root / "huggingface" / "--".join(filter(None, [path, config])).replace("/", "--")
+    if not kept.is_dir():
+        if not request.download:
+            raise DataMissingError(
+                f"the folder {own}, and the folder {kept} with {path} from the Hugging Face Hub", downloadable=True
+            )
+        _download(path, config, kept)
+    return kept
+
+
+def _download(path: str, config: str | None, kept: Path) -> None:
+    """Bring a data set from the Hub to a folder, which is whole or not there; no cache is left behind."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as scratch:
+        elsewhere = {name: value for name, value in os.environ.items() if not _PLACES.fullmatch(name)}
+        saved = Path(scratch) / "data"
+        done = subprocess.run(
+            [sys.executable, "-c", _FETCH, path, config or "", str(saved)],
+            env=elsewhere | {"HF_HOME": scratch},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise MissingPrerequisiteError(
+                f"the download of {path} from the Hugging Face Hub failed: {one_line(Exception(done.stdout))}; check "
+                "its name, the connection, and whether it needs config=NAME."
+            )
+        saved.replace(kept)
+
+
+def _split(found: Mapping[str, Any], wanted: str, folder: Path) -> tuple[str, Any]:
+    usable = [name for name in found if name not in _VALIDATION]
+    if len(usable) == 1:
+        return "all", found[usable[0]]
+    if wanted in usable:
+        return wanted, found[wanted]
+    raise UsageError(
+        f"{folder} has the splits {', '.join(found) or 'none'}; expected train and test, or one split to be cut."
+    )
+
+
+def _column(rows: Any, parameter: str, chosen: str | None, kind: type, folder: Path) -> str | None:  # noqa: ANN401
+    """The column that was chosen, or the only one of a type, if there is one."""
+    if chosen is not None:
+        if chosen not in rows.column_names:
+            raise UsageError(f"{folder} has no column {chosen!r} to be the {parameter}; it has {_columns(rows)}.")
+        return chosen
+    found = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+    if len(found) > 1:
+        raise UsageError(
+            f"{folder} has {len(found)} columns of type {kind.__name__}, {', '.join(found)}; say which by the "
+            f"parameter {parameter}."
+        )
+    return found[0] if found else None
+
+
+def _columns(rows: Any) -> str:  # noqa: ANN401
+    return "the columns " + ", ".join(f"{name} ({type(kind).__name__})" for name, kind in rows.features.items())
+
+
+def _reader(read: Callable[[int], Any], folder: Path) -> Callable[[int], Image]:
+    def make(index: int) -> Image:
+        try:
+            picture = read(index)
+            mode = picture.mode
+            if mode in ("I", "F"):
+                raise ValueError(f"it has 32 bits a channel (mode {mode}), of a range that nobody knows")
+            if mode.startswith("I;16"):
+                return (np.asarray(picture) >> 8).astype(np.uint8)
+            return np.asarray(picture.convert("L" if mode in ("1", "L") else "RGB"))
+        except Exception as cause:
+            raise UsageError(f"the image {index} of {folder} cannot be read: {one_line(cause)}.") from cause
+
+    return make

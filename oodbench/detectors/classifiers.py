@@ -1,0 +1,210 @@
+"""Supervised models of meta classifiers: (N, K) inputs to how likely a sample is wrong or unknown."""
+
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oodbench.errors import MissingPrerequisiteError, UsageError
+
+# Strongest regularisation first: it wins a tie.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+FOLDS = 5
+# Forests state probabilities of 0 and 1, whose log-odds are infinite.
+SURE = 1e-6
+
+Inputs = NDArray[np.float64]
+Target = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted model.
+
+    Attributes:
+        model: Of scikit-learn.
+        by_probability: Whether decisions are made of its probabilities, or are its own with an offset.
+        states_log_odds: Whether decisions are log-odds.
+        offset: Added to its own decisions.
+    """
+
+    model: Any
+    by_probability: bool
+    states_log_odds: bool
+    offset: float = 0.0
+
+    def decision(self, inputs: Inputs) -> Inputs:
+        """How likely each sample is wrong or unknown, (N,)."""
+        decisions: Inputs
+        if self.by_probability:
+            p = self.model.predict_proba(inputs)[:, 1].clip(SURE, 1 - SURE)
+            decisions = np.log(p) - np.log1p(-p)
+        else:
+            decisions = self.model.decision_function(inputs) + self.offset
+        return decisions
+
+
+Named = Literal["logistic", "hist-gradient-boosting", "mlp"]
+Make = Callable[[Inputs, Target, int], Trained]
+"""Fits a model on inputs (N, K), target (N,) and a seed."""
+
+
+def classifier_named(name: str) -> Make:
+    """The classifier that is meant by a name.
+
+    Args:
+        name: One of ``CLASSIFIERS``, or the dotted name of a class that follows scikit-learn's contract.
+
+    Raises:
+        UsageError: It is none.
+        MissingPrerequisiteError: Its package cannot be imported.
+    """
+    if name in CLASSIFIERS:
+        return CLASSIFIERS[name]
+    return partial(_of_class, _dotted(name))
+
+
+def _dotted(name: str) -> Any:  # noqa: ANN401
+    from sklearn.base import is_classifier
+
+    module, _, attribute = name.rpartition(".")
+    offered = f"expected one of: {', '.join(CLASSIFIERS)}, or a dotted name such as sklearn.svm.LinearSVC"
+    if not module:
+        raise UsageError(f"no classifier of meta classifiers is named {name!r}; {offered}.")
+    try:
+        class_ = getattr(importlib.import_module(module), attribute)
+    except ImportError as cause:
+        raise MissingPrerequisiteError(f"the classifier {name!r} cannot be imported: {cause}.") from cause
+    except AttributeError as cause:
+        raise UsageError(f"{module} has no classifier {attribute!r}; {offered}.") from cause
+    try:
+        is_one = isinstance(class_, type) and is_classifier(class_())
+    except TypeError as cause:
+        raise UsageError(f"the classifier {name!r} cannot be made without arguments: {cause}.") from cause
+    if not is_one:
+        raise UsageError(f"{name!r} is no scikit-learn classifier; {offered}.")
+    return class_
+
+
+def logistic(inputs: Inputs, target: Target, strengths: tuple[float, ...] = STRENGTHS) -> Any:  # noqa: ANN401
+    """Logistic regression on standardised signed logarithms, with balanced classes.
+
+    Args:
+        inputs: (N, K).
+        target: (N,), at least two of each class.
+        strengths: Of the regularisation; the best AUROC in cross-validation decides.
+    """
+    from sklearn.feature_selection import VarianceThreshold
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.preprocessing import StandardScaler
+
+    from oodbench.detectors.signed_log import SignedLog
+
+    regression = LogisticRegressionCV(
+        Cs=strengths,
+        cv=_folds(target, seed=0),
+        scoring="roc_auc",
+        class_weight="balanced",
+        solver="newton-cholesky",
+        max_iter=200,
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+    )
+    return _fitted(inputs, target, VarianceThreshold(0.0), SignedLog(), StandardScaler(), regression)
+
+
+def prior_log_odds(target: Target) -> float:
+    """What balancing the classes took out of the log-odds (King, Zeng 2001, §4.1)."""
+    return float(np.log(target.sum() / (~target).sum()))
+
+
+def importance(make: Make, inputs: Inputs, target: Target, seed: int) -> list[float]:
+    """How much the AUROC falls when one input is shuffled, on folds that the model was not fitted on; mean of them.
+
+    Args:
+        make: Fits the model.
+        inputs: (N, K).
+        target: (N,), at least two of each class.
+        seed: Of folds and shuffling.
+
+    Returns:
+        K numbers.
+    """
+    from oodbench.evaluation.metrics import auroc
+
+    generator = np.random.default_rng(seed)
+    falls = []
+    for rest, fold in _folds(target, seed).split(inputs, target):
+        trained = make(inputs[rest], target[rest], seed)
+        whole = auroc(trained.decision(inputs[fold]), target[fold]) or 0.5
+        shuffled = inputs[fold][generator.permutation(len(fold))]
+        falls.append([
+            whole - (auroc(trained.decision(_replaced(inputs[fold], shuffled, k)), target[fold]) or 0.5)
+            for k in range(inputs.shape[1])
+        ])  # fmt: skip
+    means: NDArray[np.float64] = np.mean(falls, axis=0)
+    return [float(fall) for fall in means]
+
+
+def _replaced(inputs: Inputs, other: Inputs, column: int) -> Inputs:
+    changed = inputs.copy()
+    changed[:, column] = other[:, column]
+    return changed
+
+
+def _of_class(class_: Any, inputs: Inputs, target: Target, seed: int) -> Trained:  # noqa: ANN401
+    seeded = {"random_state": seed} if "random_state" in class_().get_params() else {}
+    model = class_(**seeded).fit(inputs, target)
+    probable = hasattr(model, "predict_proba")
+    return Trained(model, by_probability=probable, states_log_odds=probable)
+
+
+def _logistic(inputs: Inputs, target: Target, seed: int) -> Trained:
+    return Trained(logistic(inputs, target), by_probability=False, states_log_odds=True, offset=prior_log_odds(target))
+
+
+def _hist_gradient_boosting(inputs: Inputs, target: Target, seed: int) -> Trained:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(random_state=seed).fit(inputs, target)
+    return Trained(model, by_probability=True, states_log_odds=True)
+
+
+def _mlp(inputs: Inputs, target: Target, seed: int) -> Trained:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    from oodbench.detectors.signed_log import SignedLog
+
+    # The whole split at once: errors are few, and a tenth of them held out would stop the training by chance.
+    network = MLPClassifier((16,), solver="lbfgs", alpha=1.0, max_iter=300, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = _fitted(inputs, target, SignedLog(), StandardScaler(), network)
+    return Trained(model, by_probability=True, states_log_odds=True)
+
+
+CLASSIFIERS: dict[Named | str, Make] = {
+    "logistic": _logistic,
+    "hist-gradient-boosting": _hist_gradient_boosting,
+    "mlp": _mlp,
+}
+
+
+def _fitted(inputs: Inputs, target: Target, *steps: Any) -> Any:  # noqa: ANN401
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(*steps).fit(inputs, target)
+
+
+def _folds(target: Target, seed: int) -> Any:  # noqa: ANN401
+    from sklearn.model_selection import StratifiedKFold
+
+    fewest = int(min(target.sum(), (~target).sum()))
+    return StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
