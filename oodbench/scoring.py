@@ -85,29 +85,20 @@ def refuse_changes(evidence: Evidence, given: Evidence) -> None:
     Raises:
         OodbenchError: A part was changed in place.
     """
+    changed = _changed(_tensors(evidence), _tensors(given))
+    if changed:
+        raise OodbenchError(f"it changed {changed} of the evidence in place; expected it to work on a copy")
+
+
+def _tensors(evidence: Evidence) -> dict[str, Tensor]:
+    """All tensors of the evidence; of a mapping by its name and key."""
+    found: dict[str, Tensor] = {}
     for name, part in evidence.parts.items():
-        copied = given.parts.get(name)
         if isinstance(part, Mapping):
-            changed = [key for key in part if key not in copied or not _same(part[key], copied[key])]  # type: ignore[operator, index]
-            if changed or len(part) != len(copied):  # type: ignore[arg-type]
-                where = f"{name}[{changed[0]!r}]" if changed else name
-                raise OodbenchError(f"it changed {where} of the evidence in place; expected it to work on a copy")
-        elif isinstance(part, Tensor) and not _same(part, copied):
-            raise OodbenchError(f"it changed {name} of the evidence in place; expected it to work on a copy")
-
-
-def _same(one: Tensor, other: Any) -> bool:  # noqa: ANN401
-    """To the bit, so that NaN equals itself."""
-    return (
-        isinstance(other, Tensor)
-        and one.shape == other.shape
-        and one.dtype == other.dtype
-        and bool(np.array_equal(_bits(one), _bits(other)))
-    )
-
-
-def _bits(tensor: Tensor) -> NDArray[np.uint8]:
-    return tensor.detach().contiguous().reshape(-1).numpy().view(np.uint8)
+            found |= {f"{name}[{key!r}]": tensor for key, tensor in part.items()}
+        elif isinstance(part, Tensor):
+            found[name] = part
+    return found
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
@@ -124,8 +115,22 @@ def refuse_changed_network(before: Mapping[str, Tensor], network: nn.Module) -> 
     Raises:
         OodbenchError: Its weights or modes were changed.
     """
-    now = state_of(network)
-    changed = [name for name in before if name not in now or not _same(before[name], now[name])]
-    if changed or len(now) != len(before):
-        what = changed[0] if changed else "its modules"
-        raise OodbenchError(f"it changed {what} of the classifier; expected it to leave the classifier as it was")
+    changed = _changed(before, state_of(network))
+    if changed:
+        raise OodbenchError(f"it changed {changed} of the classifier; expected it to leave the classifier as it was")
+
+
+def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that is another one, is gone or was added."""
+    different = (name for name in before if name not in after or not _same(before[name], after[name]))
+    return next(different, None) or next((name for name in after if name not in before), None)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """To the bit, so that NaN equals itself."""
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and bool(np.array_equal(_bits(one), _bits(other)))
+
+
+def _bits(tensor: Tensor) -> NDArray[np.uint8]:
+    return tensor.detach().contiguous().reshape(-1).numpy().view(np.uint8)

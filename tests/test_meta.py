@@ -15,8 +15,8 @@ from oodbench import registry
 from oodbench.cli import cli
 from oodbench.comparison.importance import importances
 from oodbench.conformance.problem import UNKNOWN, problem
-from oodbench.detectors.classifiers import CLASSIFIERS, classifier_named, importance
 from oodbench.detectors.selection import choose
+from oodbench.detectors.supervised import CLASSIFIERS, classifier_named, importance
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.isolation import Failure
 from oodbench.scoresheet import prepare, score_sheet

@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from oodbench.detectors.classifiers import STRENGTHS, Named, classifier_named, importance, logistic, prior_log_odds
 from oodbench.detectors.logits import entropy
 from oodbench.detectors.plugin import detector
+from oodbench.detectors.supervised import STRENGTHS, Named, classifier_named, importance, logistic, prior_log_odds
 from oodbench.errors import CellSkippedError
 
 if TYPE_CHECKING:
