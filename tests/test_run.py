@@ -629,3 +629,35 @@ def test_a_broken_detector_package_hurts_nobody_who_asks_for_all(broken_package,
     assert "decorate the function or class at broken_package:undecorated" in raw.error
     with pytest.raises(MissingPrerequisiteError, match="could not be loaded"):
         oodbench.run("digits", ["broken-import"], out=tmp_path)
+
+
+def test_a_detector_is_fitted_on_what_it_declares_and_once_for_each_exposure_it_learns_from(tmp_path):
+    lessons = {"training": [], "meta": [], "exposed": []}
+
+    def declared(fitted_on):
+        @oodbench.detector(f"on-{fitted_on}", needs="logits", fitted_on=fitted_on)
+        class Observing:
+            def fit(self, evidence, labels):
+                assert len(evidence) == len(labels)
+                lessons[fitted_on].append((len(labels), int((labels < 0).sum())))
+
+            def score(self, evidence):
+                return -evidence.logits.amax(dim=1)
+
+        return Observing
+
+    plugins = [declared(fitted_on) for fitted_on in lessons]
+    found = oodbench.run("digits", plugins, ["*"], [0], out=tmp_path)
+    sizes = found[0].datasets
+    train, meta = sizes["digits (train)"].n, sizes["digits (meta)"].n
+    assert lessons["training"] == [(train, 0)]
+    assert lessons["meta"] == [(meta, 0)]
+    # Nothing exposed; each of four sets alone; all of them; all but one.
+    assert len(lessons["exposed"]) == 1 + 4 + 1 + 4
+    assert lessons["exposed"][0] == (meta, 0)
+    assert all(unknown == n - meta > 0 for n, unknown in lessons["exposed"][1:])
+    # Their scores are the same, but thresholds are chosen on what each case exposes.
+    aurocs = {tuple(r.metrics["failure_auroc"].value for r in one.results) for one in found if one.protocol == "known"}
+    assert len(aurocs) == 1
+    thresholds = {tuple(one.exposed): one.threshold for one in found if one.detector.name == "on-meta"}
+    assert len(set(thresholds.values())) > 1
