@@ -648,8 +648,8 @@ def test_a_detector_is_fitted_on_what_it_declares_and_once_for_each_exposure_it_
 
     plugins = [declared(fitted_on) for fitted_on in lessons]
     found = oodbench.run("digits", plugins, ["*"], [0], out=tmp_path)
-    sizes = found[0].datasets
-    train, meta = sizes["digits (train)"].n, sizes["digits (meta)"].n
+    sizes = {name.rpartition("(")[2]: part.n for name, part in found[0].datasets.items()}
+    train, meta = sizes["train)"], sizes["meta)"]
     assert lessons["training"] == [(train, 0)]
     assert lessons["meta"] == [(meta, 0)]
     # Nothing exposed; each of four sets alone; all of them; all but one.
