@@ -31,6 +31,7 @@ from oodbench.records.record import (
 )
 from oodbench.records.results import Samples, results
 from oodbench.records.store import write_record, write_scores
+from oodbench.registry import Kind
 from oodbench.scoresheet import Key, Scored, ScoreSheet, key_of, score_sheet
 from oodbench.scoring import Fitted
 from oodbench.trial import Trial
@@ -174,9 +175,21 @@ def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) ->
         ),
         results=[],
         datasets=datasets,
-        provenance=provenance(engine()),
+        provenance=provenance(engine(), _plugins(trial, chosen, protocol)),
     )
     return record.model_copy(update={"cell_id": identity(record)})
+
+
+def _plugins(trial: Trial, chosen: Chosen | Broken, protocol: str) -> list[tuple[Kind, str]]:
+    """All that took part in a cell, by kind and name."""
+    suite = trial.suite
+    return [
+        ("detectors", chosen.name),
+        ("protocols", protocol),
+        ("classifiers", suite.classifier),
+        ("suites", suite.asked_for),
+        *(("datasets", source.adapter) for source in suite.sources().values()),
+    ]
 
 
 def _detector(trial: Trial, chosen: Chosen | Broken) -> DetectorPart:

@@ -233,6 +233,10 @@ def test_a_built_in_name_is_not_shadowed_and_the_provider_is_recorded(records):
     theirs = records["broken-two/broken-twin"].detector
     assert (theirs.distribution, theirs.distribution_version, theirs.version) == ("broken-two", "1.0", "1.0")
     assert records["broken-twin"].detector.distribution == "broken-one and broken-two"
+    used = records["broken-stdout"].provenance.plugins
+    assert used["detectors/broken-stdout"] == "broken-one 1.0"
+    ours = f"oodbench {registry.get('detectors', 'entropy').version}"
+    assert used["protocols/known"] == used["classifiers/cnn"] == used["suites/digits"] == used["datasets/noise"] == ours
 
 
 def test_what_plugins_print_is_no_result(ended):

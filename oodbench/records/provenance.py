@@ -3,24 +3,29 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from oodbench import registry
 from oodbench.records.record import Provenance
 
 PACKAGES = ("oodbench", "pytorch-ood", "torch", "torchvision", "numpy", "scikit-learn", "pillow")
 
 
-def provenance(engine: str) -> Provenance:
-    """Versions, commit, platform, and the time that it is now.
+def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Provenance:
+    """Versions, plugins, commit, platform, and the time that it is now.
 
     Args:
         engine: What decides the last bits of gradient metrics.
+        plugins: Those that took part, by kind and name; what is no plugin, such as a suite file, is left out.
     """
+    used = [(kind, registry.entries(kind).get(name)) for kind, name in plugins]
     return Provenance(
         versions=_versions(),
+        plugins={f"{kind}/{one.name}": f"{one.distribution} {one.version}".strip() for kind, one in used if one},
         engine=engine,
         git=_git(),
         platform=platform.platform(),

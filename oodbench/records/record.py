@@ -109,9 +109,13 @@ class Timing(_Part):
 
 
 class Provenance(_Part):
-    """What the cell was run with; ``engine`` is that of the gradient metrics."""
+    """What the cell was run with: versions of packages, the distribution and version of each plugin that took part.
+
+    ``engine`` is that of the gradient metrics.
+    """
 
     versions: dict[str, str]
+    plugins: dict[str, str] = {}
     engine: str = ""
     git: str | None
     platform: str
