@@ -6,24 +6,13 @@ from pathlib import Path
 
 import click
 
+from oodbench.cli.options import data_option, plugin_option
+
 
 @click.command(name="check", short_help="Check that a plugin keeps its promises.")
 @click.argument("name")
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Python file that declares plugins.",
-)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    envvar="OODBENCH_DATA",
-    metavar="DIR",
-    help="Folder of the data sets. Default: $OODBENCH_DATA, else a folder of the user.",
-)
+@plugin_option
+@data_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, plugins: tuple[Path, ...], data: Path | None, as_json: bool) -> int:
     """Run the conformance kit on a detector or a data set.

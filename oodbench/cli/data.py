@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-_data = click.option("--data", type=click.Path(path_type=Path), envvar="OODBENCH_DATA", metavar="DIR",
-                     help="Folder of the data sets. Default: $OODBENCH_DATA, else a folder of the user.")  # fmt: skip
+from oodbench.cli.options import data_option
 
 
 @click.group(name="data", short_help="Say which data sets are there, and get them.")
@@ -16,7 +15,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("suite")
-@_data
+@data_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(suite: str, data: Path | None, as_json: bool) -> int:
     """Say which data sets of SUITE are there, without network."""
@@ -25,7 +24,7 @@ def status(suite: str, data: Path | None, as_json: bool) -> int:
 
 @command.command()
 @click.argument("suite")
-@_data
+@data_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def fetch(suite: str, data: Path | None, as_json: bool) -> int:
     """Download the data sets of SUITE that are not there."""

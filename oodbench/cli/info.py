@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from oodbench import registry
+from oodbench.cli.options import data_option, plugin_option
 from oodbench.errors import UsageError
 from oodbench.parameters import defaults, split_spec
 
@@ -33,12 +34,9 @@ FITTED_ON = {
     metavar="NAME|FILE",
     help="The suite whose input the sheet shows. Default: the first one that has the data set.",
 )
-@click.option(
-    "--data", type=click.Path(path_type=Path), envvar="OODBENCH_DATA", metavar="DIR", help="Folder of the data sets."
-)
+@data_option
 @click.option("--download", is_flag=True, help="Download the data set if it is not there.")
-@click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Python file that declares plugins.")  # fmt: skip
+@plugin_option
 def command(
     name: str, sheet: Path | None, suite: str | None, data: Path | None, download: bool, plugins: tuple[Path, ...]
 ) -> None:

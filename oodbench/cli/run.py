@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from oodbench.cli.options import data_option, plugin_option
 from oodbench.cli.output import results_only
 
 
@@ -38,13 +39,7 @@ from oodbench.cli.output import results_only
     help="Weights of the classifier (.safetensors, .pt), or 'pretrained'; {seed} in it stands for the seed.",
 )
 @click.option("--penultimate", metavar="LAYER", help="Linear layer whose input are the features. Default: it is found.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    envvar="OODBENCH_DATA",
-    metavar="DIR",
-    help="Folder of the data sets. Default: $OODBENCH_DATA, else a folder of the user.",
-)
+@data_option
 @click.option("--download", is_flag=True, help="Download data sets and pretrained weights that are not there.")
 @click.option(
     "--set",
@@ -53,14 +48,7 @@ from oodbench.cli.output import results_only
     metavar="DATASET=ADAPTER:PATH",
     help="Read a data set of the suite by another adapter.",
 )
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Python file that declares plugins.",
-)
+@plugin_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
