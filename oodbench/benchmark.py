@@ -34,6 +34,8 @@ from oodbench.trial import Trial
 logger = logging.getLogger(__name__)
 
 DEFAULT_OUT = Path("oodbench-results")
+# Times the accuracy of guessing that a classifier should have.
+HARDLY = 1.5
 # One sample alone has nothing to be told from.
 MIN_LIMIT = 2
 
@@ -101,7 +103,10 @@ def run(
         registry.load_file(Path(file))
     _check_limit(limit)
     _check_timeout(timeout)
-    given = read_suite(suite).with_classifier(classifier, None if weights is None else str(weights), penultimate)
+    read = read_suite(suite)
+    given = read.with_classifier(classifier, None if weights is None else str(weights), penultimate)
+    if read.weights is not None and given.weights is None:
+        logger.warning("the weights of the suite are those of its own classifier; %s is trained.", given.classifier)
     plan = make_plan(given, detectors, protocols, seeds, replace or {}, timeout)
     check_writable(Path(out))
     check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
@@ -268,6 +273,16 @@ def _trial(
     )
     for split in trial.scored():
         trial.observatory.evidence(split)
+    accuracy = 1 - float(trial.wrong(trial.test).mean())
+    if accuracy < HARDLY / len(drawn.classes):
+        logger.warning(
+            "the classifier %s with seed %d is right on %.1f %% of the known test samples of %d classes, which is "
+            "hardly better than chance: train it for more epochs, or look at its weights and input.",
+            classifier.name,
+            seed,
+            100 * accuracy,
+            len(drawn.classes),
+        )
     return trial
 
 

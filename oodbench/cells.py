@@ -193,18 +193,19 @@ def _plugins(trial: Trial, chosen: Chosen | Broken, protocol: str) -> list[tuple
 
 
 def _detector(trial: Trial, chosen: Chosen | Broken) -> DetectorPart:
-    version, parameters = None, chosen.given
+    version, parameters = chosen.provider.version, chosen.given
     inputs: list[Chosen] | Failure = []
     if isinstance(chosen, Chosen):
-        version, parameters = chosen.plugin.version, chosen.parameters(trial.seed)
+        version, parameters = chosen.version, chosen.parameters(trial.seed)
         if "scores" in chosen.plugin.needs:
             inputs = attempt(partial(input_detectors, chosen.name, parameters["inputs"]))
     return DetectorPart(
         name=chosen.name,
-        version=version or chosen.provider.version,
+        version=version,
         params=to_jsonable_python(parameters),
         distribution=chosen.provider.distribution,
         distribution_version=chosen.provider.version,
+        given=list(chosen.given),
         inputs=[] if isinstance(inputs, Failure) else [_detector(trial, one) for one in inputs],
     )
 

@@ -136,13 +136,13 @@ def declare(kind: Kind, name: str, plugin: Any, module: str, attribute: str) -> 
     installed = _installed(kind)
     if any(entry.target.partition(":")[0] == module for entry in installed.values()):
         return  # known by its entry point
+    file = getattr(sys.modules.get(module), "__oodbench_file__", None)
     if name in installed:
         raise UsageError(
-            f"the {kind[:-1]} name {name!r} of {module} is taken by {installed[name].distribution}; "
-            "choose another name."
+            f"the {kind[:-1]} name {name!r} of {file[0] if file else module} is taken by "
+            f"{installed[name].distribution} {installed[name].version}; choose another name."
         )
     other = _declared_here.get((kind, name))
-    file = getattr(sys.modules.get(module), "__oodbench_file__", None)
     if other and file and other.distribution != file[0]:
         raise UsageError(
             f"the {kind[:-1]} name {name!r} of {file[0]} is taken by {other.distribution}; choose another name."

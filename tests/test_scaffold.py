@@ -86,7 +86,10 @@ def test_it_prints_what_was_made_and_three_commands(made, kind):
     above, below = done[kind].stdout.split("\n\nNext:\n")
     assert {line.removeprefix("made ") for line in above.splitlines()} == files
     commands = [shlex.split(line) for line in below.splitlines()]
-    assert [command[:2] for command in commands] == [["pip", "install"], ["pytest", package.name], ["oodbench", "run"]]
+    # What makes pytest available, whatever was installed with oodbench.
+    assert commands[0] == ["pip", "install", "-e", f"./{package.name}[test]"]
+    assert commands[1] == ["python", "-m", "pytest", package.name]
+    assert commands[2][:2] == ["oodbench", "run"]
     assert sorted(child.name for child in folder.iterdir()) == ["oodbench-my-score", "oodbench-my-stripes"]
 
 

@@ -32,5 +32,5 @@ def command(kind: Kind, name: str, into: Path) -> None:
         run = f"oodbench run -s {shlex.quote(str(folder / 'suite.toml'))} -d entropy"
     place = shlex.quote(str(folder))
     # pip takes what has no slash for the name of a package.
-    local = place if folder.is_absolute() else shlex.quote(f"./{folder}")
-    click.echo(f"\nNext:\n  pip install -e {local}\n  pytest {place}\n  {run}")
+    local = shlex.quote(f"{folder}[test]" if folder.is_absolute() else f"./{folder}[test]")
+    click.echo(f"\nNext:\n  pip install -e {local}\n  python -m pytest {place}\n  {run}")

@@ -55,6 +55,7 @@ def print_results(cells: Sequence[Measured]) -> None:
                 print_table(console, _header(table), rows, title, f"{table.caption}.", labels)
             for note in table.notes:
                 console.print(Text(f"  {note}"), soft_wrap=True)
+        console.print(Text(_accuracy(of_suite)), soft_wrap=True)
         found = claims(of_suite)
         if found:
             rows = [[str(one.number), one.text, one.outcome, _signed(one), one.criterion] for one in found]
@@ -62,6 +63,13 @@ def print_results(cells: Sequence[Measured]) -> None:
             print_table(console, header, rows, f"{name} {version}: the claims of Oberdiek, Rottmann, Gottschalk 2018")
         seeds = sorted({one.record.seed for one in of_suite})
         console.print(Text(wording.reading(seeds, bold="In boards, bold", star="*"), style="dim"))
+
+
+def _accuracy(cells: Sequence[Measured]) -> str:
+    """What the classifiers are worth, without which no figure means anything."""
+    trained = {(one.record.classifier.name, one.record.seed): one.record.classifier.accuracy for one in cells}
+    found = ", ".join(f"{accuracy:.4f} ({name}, seed {seed})" for (name, seed), accuracy in sorted(trained.items()))
+    return f"Accuracy of the classifier on known test samples: {found}."
 
 
 def _header(table: BoardTable) -> list[str]:

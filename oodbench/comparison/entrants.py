@@ -167,24 +167,34 @@ def _influenced(measured: Measured, metric: str, dataset: str) -> Influenced:
 def detector_identity(record: Record) -> str:
     """A detector with its parameters, but for a seed that is the run's own."""
     params = {key: value for key, value in record.detector.params.items() if (key, value) != ("seed", record.seed)}
-    return json.dumps([record.detector.name, params], sort_keys=True)
+    return json.dumps([record.detector.name, params, record.detector.version], sort_keys=True)
 
 
 def detector_labels(records: Iterable[Record]) -> dict[str, str]:
-    """Names of detectors by identity; with parameters where one occurs with several, and with the layer if any."""
+    """Names of detectors by identity.
+
+    With the parameters that a user gave or that differ, with the layer if any, and with the version where there are
+    several.
+    """
     by_name: dict[str, set[str]] = {}
+    given: dict[str, set[str]] = {}
     for record in records:
         by_name.setdefault(record.detector.name, set()).add(detector_identity(record))
+        given.setdefault(record.detector.name, {"layer"}).update(record.detector.given)
     labels: dict[str, str] = {}
     for name, identities in by_name.items():
         every = [json.loads(identity)[1] for identity in identities]
         keys = dict.fromkeys(key for params in every for key in params)
+        versions = {json.loads(identity)[2] for identity in identities}
         # A single layer is never the detector that its name alone stands for.
-        varying = [k for k in sorted(keys) if k == "layer" or len({json.dumps(params.get(k)) for params in every}) > 1]
+        varying = [
+            k for k in sorted(keys) if k in given[name] or len({json.dumps(params.get(k)) for params in every}) > 1
+        ]
         for identity in identities:
-            params = json.loads(identity)[1]
+            _, params, version = json.loads(identity)
             shown = ",".join(f"{key}={_typed(params[key])}" for key in varying if params.get(key) is not None)
-            labels[identity] = f"{name}:{shown}" if shown else name
+            label = f"{name}:{shown}" if shown else name
+            labels[identity] = f"{label}@{version}" if len(versions) > 1 else label
     return labels
 
 

@@ -3,7 +3,7 @@
 import pickle
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -92,7 +92,10 @@ class Subject:
         given = (self.tested if evidence is None else evidence).copy()
         with torch.no_grad(), _chance(chance):
             found = detector.score(given)
-        return torch.as_tensor(found).double().numpy()
+        scores: Scores = torch.as_tensor(found).double().numpy()
+        if scores.shape != (len(given),) or not np.isfinite(scores).all():
+            raise NotApplicableError("its scores are no finite numbers, one a sample, so nothing can be said of them")
+        return scores
 
     @cached_property
     def usual(self) -> Scores:
@@ -113,7 +116,7 @@ def _chance(state: int) -> Iterator[None]:
 @promise("it reads what it declares and nothing else", CHECKS)
 def reads_what_it_declares(subject: Subject) -> None:
     """Parts of the evidence beyond ``needs`` are not there, and data sets are not read behind the harness's back."""
-    with _no_data_sets():
+    with _no_data_sets(), suppress(NotApplicableError):
         subject.scores(subject.fitted())
 
 

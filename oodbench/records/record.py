@@ -22,8 +22,9 @@ class SuitePart(_Part):
 class DetectorPart(_Part):
     """Which detector, with all its parameters, who provides it, and what it learnt (directions, strengths).
 
-    ``version`` is the detector's own where it has one, otherwise that of its distribution. ``inputs`` are the detectors
-    whose scores a meta classifier works on.
+    ``version`` is the detector's own where it has one, otherwise that of its distribution; behind ``+`` is a beginning
+    of the SHA-256 of a third party's source file. ``given`` are the parameters that the user gave, ``inputs`` the
+    detectors whose scores a meta classifier works on.
     """
 
     name: str
@@ -31,6 +32,7 @@ class DetectorPart(_Part):
     params: dict[str, Any]
     distribution: str
     distribution_version: str | None = None
+    given: list[str] = []
     inputs: list["DetectorPart"] = []
     learnt: dict[str, Any] = {}
 
@@ -166,7 +168,7 @@ def identity(record: Record) -> str:
 
 
 def _who(detector: DetectorPart) -> dict[str, Any]:
-    known = detector.model_dump(exclude={"learnt", "inputs"})
+    known = detector.model_dump(exclude={"learnt", "given", "inputs"})
     # Records of before these fields are still what they were.
     if detector.distribution_version is None:
         del known["distribution_version"]
