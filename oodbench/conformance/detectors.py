@@ -1,9 +1,8 @@
 """The checks of detectors, on the small problem of ``problem``."""
 
 import pickle
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -21,6 +20,7 @@ from oodbench.detectors.selection import Chosen
 from oodbench.errors import CellSkippedError, one_line
 from oodbench.evaluation.metrics import auroc
 from oodbench.evidence import Evidence
+from oodbench.isolation import isolated
 from oodbench.parameters import annotation_of, defaults
 from oodbench.scoresheet import Prepared, prepare
 from oodbench.scoring import fit, refuse_changed_network, score, state_of
@@ -70,53 +70,46 @@ class Subject:
         """Known test samples, then unknown ones."""
         return Evidence.concatenate([self.view("known"), self.view("unknown")])
 
-    def fitted(self, chance: int = 0, given: Mapping[str, object] | None = None) -> Detector:
+    def fitted(self, chance: int = 0) -> Detector:
         """A fresh one, fitted.
 
         Args:
             chance: Where the process's random numbers stand; a detector's seed is its parameter alone.
-            given: Parameters other than those it is checked with.
         """
-        parameters = self.chosen.parameters(self.trial.seed) | dict(given or {})
-        detector = self.plugin.build(parameters)
+        detector = self.plugin.build(self.chosen.parameters(self.trial.seed))
         self.learn(detector, self.prepared.lesson, self.prepared.labels, chance)
         return detector
 
     def learn(self, detector: Detector, lesson: Evidence, labels: torch.Tensor, chance: int = 0) -> None:
         """Fit, whatever it does to what it is given."""
-        with _chance(chance):
+        with isolated(chance):
             detector.fit(lesson.copy(), labels.clone())
 
     def scores(self, detector: Detector, evidence: Evidence | None = None, chance: int = 0) -> Scores:
         """The scores of some evidence, by default of the test sets."""
         given = (self.tested if evidence is None else evidence).copy()
-        with torch.no_grad(), _chance(chance):
+        with torch.no_grad(), isolated(chance):
             found = detector.score(given)
         scores: Scores = torch.as_tensor(found).double().numpy()
-        if scores.shape != (len(given),) or not np.isfinite(scores).all():
-            raise NotApplicableError("its scores are no finite numbers, one a sample, so nothing can be said of them")
         return scores
 
     @cached_property
     def usual(self) -> Scores:
-        """What it usually says of the test sets."""
-        return self.scores(self.fitted())
+        """What it usually says of the test sets.
 
-
-@contextmanager
-def _chance(state: int) -> Iterator[None]:
-    """Put the random numbers of the process somewhere."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(state)
-        np.random.seed(state)
-        random.seed(state)
-        yield
+        Raises:
+            NotApplicableError: That is no finite number for each sample, so that nothing can be compared with it.
+        """
+        found = self.scores(self.fitted())
+        if found.shape != (len(self.tested),) or not np.isfinite(found).all():
+            raise NotApplicableError("its scores are no finite numbers, one a sample, so nothing can be said of them")
+        return found
 
 
 @promise("it reads what it declares and nothing else", CHECKS)
 def reads_what_it_declares(subject: Subject) -> None:
     """Parts of the evidence beyond ``needs`` are not there, and data sets are not read behind the harness's back."""
-    with _no_data_sets(), suppress(NotApplicableError):
+    with _no_data_sets():
         subject.scores(subject.fitted())
 
 
@@ -160,6 +153,7 @@ def larger_is_more_unknown(subject: Subject) -> None:
 @promise("it finds nothing in shuffled labels", CHECKS)
 def finds_nothing_in_shuffled_labels(subject: Subject) -> None:
     """Fitted on shuffled labels, it tells shuffled unknown from shuffled known samples no better than chance."""
+    _require_scores(subject)
     generator = np.random.default_rng(0)
     labels = subject.prepared.labels
     detector = subject.plugin.build(subject.chosen.parameters(subject.trial.seed))
@@ -306,7 +300,13 @@ def _by_sample(subject: Subject) -> Detector:
     """A fitted detector whose scores can be compared sample by sample."""
     if subject.plugin.by_chance:
         raise NotApplicableError("its scores are declared to be drawn by chance")
+    _require_scores(subject)
     return subject.fitted()
+
+
+def _require_scores(subject: Subject) -> None:
+    """Leave a check to the one of scores, if they are what is wrong."""
+    _ = subject.usual
 
 
 def _is_unknown(subject: Subject) -> NDArray[np.bool_]:
@@ -323,7 +323,8 @@ def _standard_error(subject: Subject) -> float:
 def _require_same(subject: Subject, found: Scores, expected: Scores, where: str, *, exactly: bool = False) -> None:
     spread = float(np.ptp(subject.usual)) or 1.0
     tolerance = 0.0 if exactly else ROUNDING * spread
-    off = np.abs(found - expected) > tolerance if found.shape == expected.shape else np.ones(1, dtype=bool)
+    # Said this way round, NaN is off.
+    off = ~(np.abs(found - expected) <= tolerance) if found.shape == expected.shape else np.ones(1, dtype=bool)
     if off.any():
         raise NonconformityError(
             f"{where}, {int(off.sum())} of {len(off)} scores differ by up to "
