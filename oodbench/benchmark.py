@@ -273,14 +273,13 @@ def _trial(
     )
     for split in trial.scored():
         trial.observatory.evidence(split)
-    accuracy = 1 - float(trial.wrong(trial.test).mean())
-    if accuracy < HARDLY / len(drawn.classes):
+    if trial.accuracy < HARDLY / len(drawn.classes):
         logger.warning(
             "the classifier %s with seed %d is right on %.1f %% of the known test samples of %d classes, which is "
             "hardly better than chance: train it for more epochs, or look at its weights and input.",
             classifier.name,
             seed,
-            100 * accuracy,
+            100 * trial.accuracy,
             len(drawn.classes),
         )
     return trial

@@ -94,7 +94,7 @@ def _found(trial: Trial, case: Case, sheet: ScoreSheet) -> dict[Key, Scored] | F
 
 def _used(trial: Trial, case: Case) -> list[Split]:
     """All splits whose scores the case needs: to choose a threshold, and to be tested."""
-    return [trial.meta, *(trial.exposed[name] for name in case.exposed), *_test_sets(trial, case)]
+    return [*trial.fitting(case.exposed), *_test_sets(trial, case)]
 
 
 def _finished(
@@ -103,7 +103,7 @@ def _finished(
     """The record with its results, but for the file of scores."""
     tested = [found[key_of(split)] for split in _test_sets(trial, case)]
     seconds, count = sum(one.seconds for one in tested), sum(len(one.scores) for one in tested)
-    fitting = [trial.meta, *(trial.exposed[name] for name in case.exposed)]
+    fitting = trial.fitting(case.exposed)
     threshold = best_threshold(
         np.concatenate([found[key_of(split)].scores for split in fitting]),
         np.concatenate([trial.wrong(split) for split in fitting]),
@@ -154,7 +154,7 @@ def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) ->
     groups = {name: source.group for name, source in trial.suite.sources().items()}
     tested = _test_sets(trial, case)
     datasets = {split.dataset: _dataset(split, groups[split.dataset]) for split in tested}
-    for split in [trial.train, trial.meta, *(trial.exposed[name] for name in case.exposed)]:
+    for split in [trial.train, *trial.fitting(case.exposed)]:
         datasets[f"{split.dataset} ({split.part})"] = _dataset(split, groups[split.dataset])
     classifier = trial.observatory.classifier
     record = Record(
@@ -167,7 +167,7 @@ def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) ->
         detector=_detector(trial, chosen),
         classifier=ClassifierPart(
             name=classifier.name,
-            accuracy=float(1 - trial.wrong(trial.test).mean()),
+            accuracy=trial.accuracy,
             weights_sha256=classifier.weights_sha256,
             normalisation=classifier.normalisation,
             penultimate=classifier.penultimate,

@@ -124,11 +124,12 @@ def prepare(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Prepared:
         seen = trial.observatory.evidence(split, plugin.needs).parts
         return Evidence(**seen, **parts, scores=inputs.scores.get(key_of(split)))
 
-    learning = [trial.train] if plugin.fitted_on == "training" else [trial.meta, *(trial.exposed[e] for e in exposed)]
+    views = {key_of(split): view(split) for split in trial.scored()}
+    learning = [trial.train] if plugin.fitted_on == "training" else trial.fitting(exposed)
     return Prepared(
-        Evidence.concatenate([view(split) for split in learning]),
+        Evidence.concatenate([views.get(key_of(split)) or view(split) for split in learning]),
         torch.cat([torch.from_numpy(split.labels) for split in learning]),
-        {key_of(split): view(split) for split in trial.scored()},
+        views,
         pieces,
         inputs,
     )
@@ -200,7 +201,7 @@ def _refused(one: Chosen, failure: Failure) -> Exception:
 
 def _out_of_fold(trial: Trial, one: Chosen, exposed: tuple[str, ...]) -> dict[Key, Tensor]:
     """Scores of the samples that a supervised detector is fitted on, each by a fit that has not seen it."""
-    learning = [trial.meta, *(trial.exposed[name] for name in exposed)]
+    learning = trial.fitting(exposed)
     evidence = Evidence.concatenate([trial.observatory.evidence(split, one.plugin.needs) for split in learning])
     labels = torch.cat([torch.from_numpy(split.labels) for split in learning])
     fold = torch.arange(len(labels)) % FOLDS

@@ -1,7 +1,8 @@
 """A suite under one seed: its splits, the trained classifier, and what was computed so far."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class Trial:
         """All splits that detectors score: to choose a threshold, and to be tested."""
         return [self.meta, *self.exposed.values(), *self.tested()]
 
+    def fitting(self, exposed: Sequence[str]) -> list[Split]:
+        """The known meta split, and the exposed samples of some unknown sets."""
+        return [self.meta, *(self.exposed[name] for name in exposed)]
+
     def predictions(self, split: Split) -> Tensor:
         """The predicted classes, int64 (N,)."""
         return self.observatory.evidence(split, ()).predictions
@@ -65,3 +70,8 @@ class Trial:
         """Whether each sample is wrong or unknown, (N,)."""
         answer: NDArray[np.bool_] = (self.predictions(split) != torch.from_numpy(split.labels)).numpy()
         return answer
+
+    @cached_property
+    def accuracy(self) -> float:
+        """The share of the known test samples that the classifier is right on."""
+        return float(1 - self.wrong(self.test).mean())

@@ -45,12 +45,10 @@ def outcomes(subject: Any, checks: list[Check]) -> Iterator[Outcome]:  # noqa: A
     for check in checks:
         try:
             check.function(subject)
-        except NonconformityError as broken:
+        except (NonconformityError, OodbenchError) as broken:
             yield Outcome(check.name, "failed", one_line(broken))
         except (NotApplicableError, CellSkippedError) as reason:
             yield Outcome(check.name, "skipped", one_line(reason))
-        except OodbenchError as error:
-            yield Outcome(check.name, "failed", one_line(error))
         except (Exception, SystemExit) as error:
             yield Outcome(check.name, "failed", f"it raised {type(error).__name__}: {one_line(error)}")
         else:

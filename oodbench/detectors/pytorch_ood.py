@@ -5,8 +5,8 @@ Larger = more unknown is their convention too.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,10 +19,10 @@ from oodbench.detectors.plugin import DetectorPlugin, detector
 from oodbench.errors import CellSkippedError, one_line
 from oodbench.evidence import Evidence
 from oodbench.evidence.collection import BATCH
+from oodbench.isolation import isolated
 
 # Callables cannot be typed on a command line, and the device is the evidence's.
 NOT_OFFERED = ("detector", "criterion", "param_filter", "feature_reduce", "device", "norm_std")
-
 
 # How they say that the samples are too few, or lack a class.
 THEIR_REFUSALS = (ValueError, AssertionError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ class Adapted:
             return predict(some)
 
     def _chance(self) -> Any:  # noqa: ANN401
-        return _seeded(self._seed) if self.seeded else nullcontext()
+        return isolated(self._seed) if self.seeded else nullcontext()
 
 
 class _OnFeaturesAndInputs(Adapted):
@@ -132,13 +132,6 @@ class _Lacking(Adapted):
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Refuse."""
         raise CellSkippedError(self.lacks)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed % 2**63)
-        yield
 
 
 def _nothing(evidence: Evidence) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Chosen:
             given.setdefault("seed", seed)
         return self.plugin.parameters(given)
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The detector's own or its distribution's, and of whose code nobody releases with care, a digest of that."""
         version = self.plugin.version or self.provider.version

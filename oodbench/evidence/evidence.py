@@ -1,32 +1,17 @@
 """Evidence as plain data, in parts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from oodbench.classifiers.pieces import PIECES
 from oodbench.errors import OodbenchError
 
-Part = Literal[
-    "logits",
-    "features",
-    "gradients",
-    "confounding",
-    "feature_maps",
-    "inputs",
-    "scores",
-    "classifier",
-    "encoder",
-    "last_layer",
-    "stages",
-    "head",
-]
-PARTS: tuple[Part, ...] = get_args(Part)
-OF_SAMPLES: tuple[Part, ...] = PARTS[:7]
-"""Parts with something for each sample; the others are the classifier and pieces of it."""
-OF_ONE_PASS: tuple[Part, ...] = PARTS[:4]
-"""Parts that one forward and backward pass over the classifier leaves behind."""
+# Parts that one forward and backward pass over the classifier leaves behind.
+OF_ONE_PASS = ("logits", "features", "gradients", "confounding")
+PARTS = (*OF_ONE_PASS, "feature_maps", "inputs", "scores", *PIECES)
 
 
 class UndeclaredPartError(OodbenchError, AttributeError):
