@@ -24,7 +24,7 @@ from oodbench.evidence.timing import evidence_ms
 from oodbench.folders import cache_folder, data_folder
 from oodbench.progress import Track, silent
 from oodbench.protocols.case import Case, Protocol
-from oodbench.protocols.leak_guard import refuse_leaks
+from oodbench.protocols.cases import cases_of, load_protocols
 from oodbench.records.record import Record
 from oodbench.records.store import check_writable
 from oodbench.suites.suite import MAX_SEED, PRETRAINED, Suite, read_suite
@@ -42,12 +42,13 @@ MIN_LIMIT = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs to know before it computes anything."""
+    """All that a run needs to know before it computes anything; ``patterns`` are what the protocols are meant by."""
 
     suite: Suite
     blueprint: Blueprint
     detectors: list[Chosen | Broken]
     protocols: dict[str, Protocol]
+    patterns: list[str]
     seeds: list[int]
 
 
@@ -132,8 +133,8 @@ def make_plan(
         UsageError: A name or a parameter is wrong.
         MissingPrerequisiteError: A file or package that the classifier needs is not there.
     """
-    patterns = [protocols] if isinstance(protocols, str) else protocols
-    names = list(dict.fromkeys(name for pattern in patterns for name in registry.matching("protocols", pattern)))
+    patterns = [protocols] if isinstance(protocols, str) else list(protocols)
+    loaded = load_protocols(patterns)
     read = suite.replacing(dict(replace))
     with read.blamed("classifier"):
         blueprint = find_blueprint(read.classifier, read.code_folders, read.input.channels)
@@ -144,8 +145,7 @@ def make_plan(
                 weights_file(read.weights, seed)
     check_sources(read)
     wanted = [detectors] if isinstance(detectors, (str, DetectorPlugin)) else detectors
-    loaded = {name: registry.load("protocols", name) for name in names}
-    return Plan(read, blueprint, choose(wanted, timeout), loaded, numbers)
+    return Plan(read, blueprint, choose(wanted, timeout), loaded, patterns, numbers)
 
 
 def _seeds(suite: Suite, asked_for: Sequence[int] | None) -> list[int]:
@@ -201,7 +201,7 @@ def _cells(
     download: bool,
 ) -> Iterator[Record]:
     """Run all cells, grouped so that a classifier, its evidence and a fitted detector are made once."""
-    cases = {name: _cases(name, protocol, drawn) for name, protocol in plan.protocols.items()}
+    cases = cases_of(plan.protocols, plan.patterns, drawn)
     by_exposure: dict[tuple[str, ...], list[tuple[str, Case]]] = {}
     for protocol, of_protocol in cases.items():
         for case in of_protocol:
@@ -221,24 +221,6 @@ def _cells_of(chosen: Chosen | Broken, by_exposure: Mapping[tuple[str, ...], Seq
     if isinstance(chosen, Chosen) and chosen.plugin.fitted_on == "exposed":
         return [Cell(chosen, exposure, tuple(cases)) for exposure, cases in by_exposure.items()]
     return [Cell(chosen, (), tuple(case for cases in by_exposure.values() for case in cases))]
-
-
-def _cases(name: str, protocol: Protocol, drawn: SuiteData) -> list[Case]:
-    """The cases of a protocol, after the leak guard has seen them."""
-    try:
-        cases = list(protocol(list(drawn.unknown)))
-    except Exception as cause:
-        raise UsageError(f"the protocol {name} raised {type(cause).__name__}: {cause}.") from cause
-    if not cases:
-        raise UsageError(f"the protocol {name} returned no case for the unknown sets {', '.join(drawn.unknown)}.")
-    for case in cases:
-        if not isinstance(case, Case):
-            raise UsageError(f"the protocol {name} returned a {type(case).__name__}; expected oodbench Cases.")
-        strange = [one for one in (*case.exposed, *case.tested) if one not in drawn.unknown]
-        if strange:
-            raise UsageError(f"the protocol {name} asks for {strange[0]!r}; the suite has {', '.join(drawn.unknown)}.")
-        refuse_leaks(drawn, case)
-    return cases
 
 
 def _trial(

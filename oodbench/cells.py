@@ -4,18 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic_core import to_jsonable_python
 
 from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import Broken, Chosen, input_detectors
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence.store import engine
 from oodbench.isolation import Failure, attempt
+from oodbench.plain import plain
 from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance
 from oodbench.records.record import (
@@ -33,7 +33,6 @@ from oodbench.records.results import Samples, results
 from oodbench.records.store import write_record, write_scores
 from oodbench.registry import Kind
 from oodbench.scoresheet import Key, Scored, ScoreSheet, key_of, score_sheet
-from oodbench.scoring import Fitted
 from oodbench.trial import Trial
 
 
@@ -65,12 +64,8 @@ def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
     kept = None if isinstance(sheet, Failure) else _keep_scores(trial, sheet, out)
     for protocol, case in cell.cases:
         record = _record(trial, chosen, protocol, case)
-        found = sheet if isinstance(sheet, Failure) else _found(trial, case, sheet)
-        if isinstance(sheet, Failure) or isinstance(found, Failure):
-            record = record.model_copy(update=vars(found))
-        else:
-            record = _finished(record, trial, case, sheet.fitted, sheet.needs, found)
-            record = record.model_copy(update={"scores": kept})
+        found = sheet if isinstance(sheet, Failure) else attempt(partial(_finished, record, trial, case, sheet))
+        record = record.model_copy(update=vars(found) if isinstance(found, Failure) else {**found, "scores": kept})
         write_record(out, record)
         yield record
 
@@ -97,10 +92,11 @@ def _used(trial: Trial, case: Case) -> list[Split]:
     return [*trial.fitting(case.exposed), *_test_sets(trial, case)]
 
 
-def _finished(
-    record: Record, trial: Trial, case: Case, fitted: Fitted, needs: tuple[str, ...], found: Mapping[Key, Scored]
-) -> Record:
-    """The record with its results, but for the file of scores."""
+def _finished(record: Record, trial: Trial, case: Case, sheet: ScoreSheet) -> dict[str, Any] | Failure:
+    """What a finished cell adds to its record but for the file of scores, or why there is nothing."""
+    found = _found(trial, case, sheet)
+    if isinstance(found, Failure):
+        return found
     tested = [found[key_of(split)] for split in _test_sets(trial, case)]
     seconds, count = sum(one.seconds for one in tested), sum(len(one.scores) for one in tested)
     fitting = trial.fitting(case.exposed)
@@ -108,18 +104,16 @@ def _finished(
         np.concatenate([found[key_of(split)].scores for split in fitting]),
         np.concatenate([trial.wrong(split) for split in fitting]),
     )
-    return record.model_copy(
-        update={
-            "detector": record.detector.model_copy(update={"learnt": fitted.learnt}),
-            "threshold": threshold,
-            "results": _results(trial, case, found, threshold, log_odds=fitted.log_odds),
-            "timing": Timing(
-                fit_s=fitted.seconds,
-                score_ms_per_sample=1e3 * seconds / count,
-                evidence_ms_per_sample=trial.evidence_ms(needs),
-            ),
-        }
-    )
+    return {
+        "detector": record.detector.model_copy(update={"learnt": sheet.fitted.learnt}),
+        "threshold": threshold,
+        "results": _results(trial, case, found, threshold, log_odds=sheet.fitted.log_odds),
+        "timing": Timing(
+            fit_s=sheet.fitted.seconds,
+            score_ms_per_sample=1e3 * seconds / count,
+            evidence_ms_per_sample=trial.evidence_ms(sheet.needs),
+        ),
+    }
 
 
 def _test_sets(trial: Trial, case: Case) -> list[Split]:
@@ -202,7 +196,7 @@ def _detector(trial: Trial, chosen: Chosen | Broken) -> DetectorPart:
     return DetectorPart(
         name=chosen.name,
         version=version,
-        params=to_jsonable_python(parameters),
+        params=plain(parameters, "its parameters"),
         distribution=chosen.provider.distribution,
         distribution_version=chosen.provider.version,
         given=list(chosen.given),

@@ -1,9 +1,54 @@
 """Errors that end in one sentence for the user, each with the exit status of its kind."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Characters of a message that anybody will read.
+LONGEST = 2000
+
+
+class Stop(BaseException):
+    """Raised inside a plugin to end it; no Exception, so that its own handlers let it pass."""
+
+
+# What is raised from outside a plugin, and is no failure of it. Whatever else comes out of one is.
+FROM_OUTSIDE = (Stop, KeyboardInterrupt)
+
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line also where a plugin wrote several."""
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    """What an exception says, as one line that any terminal and file can take, whatever a plugin wrote."""
+    try:
+        text = " ".join(str(error).split())
+    except FROM_OUTSIDE:
+        raise
+    except BaseException:  # an exception of a plugin's may do anything when it is printed
+        return "(it cannot be printed)"
+    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"
+
+
+def described(error: BaseException) -> str:
+    """The exception's type and what it says: ``ValueError: no luck``."""
+    said = one_line(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+@contextmanager
+def blaming(who: str) -> Iterator[None]:
+    """Inside, whatever a plugin raises becomes a sentence about it, such as: the classifier cnn raised ValueError.
+
+    Args:
+        who: The beginning of the sentence.
+
+    Raises:
+        UsageError: It raised something that is no sentence of ours yet.
+    """
+    try:
+        yield
+    except (OodbenchError, *FROM_OUTSIDE):
+        raise
+    except BaseException as cause:
+        raise UsageError(f"{who} raised {described(cause)}.") from cause
 
 
 class OodbenchError(Exception):
@@ -18,8 +63,8 @@ class UsageError(OodbenchError):
     exit_status = 2
 
 
-class AmbiguousNameError(UsageError):
-    """A name that several packages provide."""
+class UnusableNameError(UsageError):
+    """A name that nothing can be loaded by: it is no name, or several plugins have it."""
 
 
 class LeakError(UsageError):

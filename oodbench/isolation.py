@@ -3,57 +3,88 @@
 import os
 import random
 import signal
+import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
-from oodbench.errors import CellSkippedError, OodbenchError, UsageError, one_line
+from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Stop, UsageError, described, one_line
 
 T = TypeVar("T")
 
 # A plugin that catches everything is told again.
 REMINDER_S = 0.5
+LONGEST_S = 1e9
+# Characters of a traceback that a record keeps, from its end.
+TRACEBACK = 20_000
 
 
 class TimeoutExceededError(OodbenchError):
     """A plugin took longer than it may."""
 
 
-class _Late(BaseException):
-    """Raised inside a plugin; no Exception, so that its own handlers let it pass."""
+def _set_threads(threads: int) -> None:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+def _set_device(device: torch.device) -> None:
+    if torch.get_default_device() != device:
+        # To name the usual one would cost time wherever a tensor is made.
+        torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _change_folder(folder: str) -> None:
+    with suppress(OSError):  # it may have been deleted
+        os.chdir(folder)
+
+
+# What a plugin may have set of the process: how that is read, and how it is put back.
+SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (random.getstate, random.setstate),
+    (np.random.get_state, np.random.set_state),
+    (np.geterr, lambda errors: np.seterr(**errors)),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, _set_device),
+    (torch.get_num_threads, _set_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (lambda: torch.is_autocast_enabled("cpu"), lambda enabled: torch.set_autocast_enabled("cpu", enabled)),
+    (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (os.getcwd, _change_folder),
+)
 
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
     """Run a plugin with seeded random numbers, and put back what it may have changed of the process.
 
-    That is the state of random numbers of torch, numpy and Python, torch's default type, threads and gradient mode, and
-    the working folder.
+    That is the state of random numbers of torch, numpy and Python, what ``SETTINGS`` lists, the modes of gradients and
+    inference, and which warnings are shown.
     """
-    random_state, numpy_state, folder = random.getstate(), np.random.get_state(), os.getcwd()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(torch.is_grad_enabled()):
+    before = [read() for read, _ in SETTINGS]
+    modes = torch.inference_mode(torch.is_inference_mode_enabled()), torch.set_grad_enabled(torch.is_grad_enabled())
+    with torch.random.fork_rng(devices=[]), modes[0], modes[1], warnings.catch_warnings():
         torch.manual_seed(seed % 2**63)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
             yield
         finally:
-            random.setstate(random_state)
-            np.random.set_state(numpy_state)
-            torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-            if os.getcwd() != folder:
-                os.chdir(folder)
+            for (_, put_back), value in zip(SETTINGS, before, strict=True):
+                put_back(value)
 
 
 @contextmanager
@@ -67,21 +98,53 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
+    # An alarm clock takes no more than some decades.
+    seconds = min(seconds, LONGEST_S)
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         raise UsageError("a time limit needs the main thread of a process on Linux or macOS; leave it out.")
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Late
+    outside = sys._getframe(2)  # this generator, contextlib, and then whoever sets the limit
+    told, over = 0, False
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if over:
+            return
+        told += 1
+        if told > 1:
+            # What catches everything, as a loop does that tries again for ever, is told again at its next line.
+            sys.settrace(_ignore)
+            while frame is not None and frame is not outside:
+                frame.f_trace = _say_again
+                frame = frame.f_back
+        raise Stop
+
+    before, tracing = signal.signal(signal.SIGALRM, interrupt), sys.gettrace()
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds, REMINDER_S)
         yield
-    except _Late:
-        raise TimeoutExceededError(f"it took longer than {seconds:g} seconds, which is its time limit") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # it may have made another one of what it was told
+        if not told:
+            raise
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        sys.settrace(tracing)
+    if told:
+        raise TimeoutExceededError(f"it took longer than {seconds:g} seconds, which is its time limit")
+
+
+def _ignore(frame: FrameType, event: str, argument: object) -> None:
+    """Trace no new call."""
+
+
+def _say_again(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+    if event == "line":
+        raise Stop
+    return _say_again
 
 
 @dataclass(frozen=True)
@@ -104,15 +167,25 @@ def attempt(compute: Callable[[], T]) -> T | Failure:
     try:
         return compute()
     except CellSkippedError as skipped:
-        return Failure("skipped", one_line(skipped))
+        return Failure("skipped", one_line(skipped) or "it gives no reason")
     except OodbenchError as error:
         return failed(error)
-    except (Exception, SystemExit) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
+    except FROM_OUTSIDE:
+        raise
+    except BaseException as error:
+        place = traceback.extract_tb(sys.exc_info()[2])[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
-        return failed(error, f"it raised {type(error).__name__}: {one_line(error)} ({where})")
+        return failed(error, f"it raised {described(error)} ({where})")
 
 
 def failed(error: BaseException, sentence: str | None = None) -> Failure:
     """The failure that an exception is."""
-    return Failure("failed", sentence or one_line(error), "".join(traceback.format_exception(error)))
+    try:
+        told = "".join(traceback.format_exception(error))
+    except FROM_OUTSIDE:
+        raise
+    except BaseException as cause:
+        told = f"the traceback cannot be printed: {described(cause)}"
+    # Lone surrogates, which file names can have, are no text.
+    text = told[-TRACEBACK:].encode("utf-8", "replace").decode()
+    return Failure("failed", sentence or one_line(error) or type(error).__name__, text)

@@ -8,17 +8,21 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from oodbench.errors import AmbiguousNameError, MissingPrerequisiteError, UsageError, one_line
+from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, UnusableNameError, UsageError, described
 
 Kind = Literal["detectors", "datasets", "classifiers", "protocols", "suites"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+NAMES = "letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ def get(kind: Kind, name: str) -> Entry:
     raise UsageError(f"no {kind[:-1]} is named {name!r}; {hint}")
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+
+
 def _plain(name: str) -> str:
     distribution, slash, rest = name.rpartition("/")
     return distribution + slash + rest.replace("-", "").casefold()
@@ -97,12 +105,12 @@ def load(kind: Kind, name: str) -> Any:  # noqa: ANN401
     entry = get(kind, name)
     try:
         return entry.load()
-    except AmbiguousNameError:
+    except (UnusableNameError, *FROM_OUTSIDE):
         raise
-    except (Exception, SystemExit) as cause:
+    except BaseException as cause:
         raise MissingPrerequisiteError(
             f"the {kind[:-1]} {name!r} of {entry.distribution} {entry.version} could not be loaded from "
-            f"{entry.target}: {type(cause).__name__}: {one_line(cause)}"
+            f"{entry.target}: {described(cause)}"
         ) from cause
 
 
@@ -131,8 +139,10 @@ def declare(kind: Kind, name: str, plugin: Any, module: str, attribute: str) -> 
     """Make a plugin known by name in this process, unless an entry point does; what the decorators do.
 
     Raises:
-        UsageError: An installed package already provides that name from another module.
+        UsageError: It is no name, or an installed package already provides it from another module.
     """
+    if not _is_name(name):
+        raise UsageError(f"the {kind[:-1]} name {name!r} of {module} is no name; expected {NAMES}.")
     installed = _installed(kind)
     if any(entry.target.partition(":")[0] == module for entry in installed.values()):
         return  # known by its entry point
@@ -174,22 +184,77 @@ def load_file(path: Path) -> None:
     before = dict(_declared_here)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as cause:
+    except BaseException as cause:
         _declared_here.clear()
         _declared_here.update(before)
-        if isinstance(cause, UsageError):
+        if type(cause) in FROM_OUTSIDE or issubclass(type(cause), UsageError):
             raise
-        raise UsageError(f"the plugin file {path} could not be run: {type(cause).__name__}: {cause}") from cause
+        raise UsageError(f"the plugin file {path} could not be run: {described(cause)}") from cause
     if not any(entry.target.startswith(f"{spec.name}:") for entry in _declared_here.values()):
         raise UsageError(f"the plugin file {path} declares nothing; decorate a function with @oodbench.detector(…).")
+
+
+def refresh() -> None:
+    """Look again at what is installed."""
+    _distributions.cache_clear()
+    _installed.cache_clear()
+
+
+def unreadable() -> dict[str, str]:
+    """Installed distributions whose entry points cannot be read, and why."""
+    return {found.name: found.problem for found in _distributions().values() if found.problem}
+
+
+@dataclass(frozen=True)
+class _Distribution:
+    """An installed distribution that provides plugins, or whose ``problem`` keeps it from that."""
+
+    name: str
+    version: str = "0"
+    summary: str = ""
+    points: tuple[importlib.metadata.EntryPoint, ...] = ()
+    problem: str = ""
+
+
+@cache
+def _distributions() -> dict[str, _Distribution]:
+    """By normalised name, as the first on the path; a broken one costs nobody else anything."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    for one in importlib.metadata.distributions():
+        found.setdefault(_normalised(_folder_of(one).name.partition("-")[0].partition(".egg")[0]), one)
+    providers = {name: read for name, one in found.items() if (read := _read(name, one))}
+    owners = {point.name.partition("/")[0] for of in providers.values() for point in of.points if "/" in point.name}
+    adapted = {name: _read(name, found[name], adapted=True) for name in owners & found.keys()}
+    return providers | {name: of for name, of in adapted.items() if of}
+
+
+def _read(name: str, distribution: importlib.metadata.Distribution, *, adapted: bool = False) -> _Distribution | None:
+    """What it says of itself; None of one that provides nothing, unless its plugins are adapted."""
+    try:
+        points = tuple(point for point in distribution.entry_points if point.group.startswith("oodbench."))
+        if not points and not adapted:
+            return None
+        about = distribution.metadata
+        return _Distribution(about["Name"] or name, about["Version"] or "0", about["Summary"] or "", points)
+    except Exception as cause:
+        problem = f"its metadata in {_folder_of(distribution)} cannot be read: {described(cause)}."
+        return _Distribution(name, problem=problem)
+
+
+def _folder_of(distribution: importlib.metadata.Distribution) -> Path:
+    """Where its metadata are, which the standard library knows even of one without any."""
+    return Path(str(getattr(distribution, "_path", "unknown")))
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).casefold()
 
 
 @cache
 def _installed(kind: Kind) -> dict[str, Entry]:
     """Entry points of installed distributions; a built-in name cannot be shadowed."""
     by_name: dict[str, list[Entry]] = {}
-    for point in importlib.metadata.entry_points(group=f"oodbench.{kind}"):
-        entry = _entry(kind, point)
+    for entry in _entries(kind):
         by_name.setdefault(entry.name, []).append(entry)
     found: dict[str, Entry] = {}
     for name, unsorted in by_name.items():
@@ -206,21 +271,39 @@ def _installed(kind: Kind) -> dict[str, Entry]:
     return found
 
 
-def _entry(kind: Kind, point: importlib.metadata.EntryPoint) -> Entry:
-    """An entry point; one of ours named ``package/name`` adapts a plugin of that package, and counts as its."""
-    name, distribution = point.name, point.dist
-    owner, slash, rest = point.name.rpartition("/")
-    if slash and distribution is not None and distribution.name == "oodbench":
-        name, distribution = rest, importlib.metadata.distribution(owner)
-    return Entry(
-        kind,
-        name,
-        point.value,
-        distribution.name if distribution else "unknown",
-        distribution.version if distribution else "0",
-        (distribution.metadata["Summary"] or "") if distribution else "",
-        point.load,
-    )
+def _entries(kind: Kind) -> Iterator[Entry]:
+    """One for each name that a distribution provides."""
+    distributions = _distributions()
+    for distribution in distributions.values():
+        of_kind = [point for point in distribution.points if point.group == f"oodbench.{kind}"]
+        for name, points in groupby(sorted(of_kind, key=attrgetter("name")), key=attrgetter("name")):
+            targets = {point.value: point for point in points}
+            # One of ours named ``package/name`` adapts a plugin of that package, and counts as its.
+            owner, _, rest = name.rpartition("/")
+            if distribution.name == "oodbench" and owner in distributions:
+                yield _entry(kind, rest, distributions[owner], targets)
+            else:
+                yield _entry(kind, name, distribution, targets)
+
+
+def _entry(kind: Kind, name: str, of: _Distribution, targets: Mapping[str, importlib.metadata.EntryPoint]) -> Entry:
+    target, *others = targets
+    if not _is_name(name):
+        shown = "".join(character if character.isalnum() else "_" for character in name) or "_"
+        return _refused(kind, shown, of, f"the name {name!r} of {of.name} is no name; expected {NAMES}.")
+    if others:
+        stands_for = " and ".join(targets)
+        return _refused(kind, name, of, f"{of.name} gives the name {name!r} to {stands_for}; one needs another name.")
+    return Entry(kind, name, target, of.name, of.version, of.summary, targets[target].load)
+
+
+def _refused(kind: Kind, name: str, of: _Distribution, sentence: str) -> Entry:
+    """What cannot be loaded, whoever asks."""
+
+    def refuse() -> NoReturn:
+        raise UnusableNameError(sentence)
+
+    return Entry(kind, name, "", of.name, of.version, of.summary, refuse)
 
 
 def _ambiguous(kind: Kind, name: str, same: list[Entry]) -> Entry:
@@ -229,7 +312,7 @@ def _ambiguous(kind: Kind, name: str, same: list[Entry]) -> Entry:
     def refuse() -> NoReturn:
         providers = " and ".join(f"{entry.distribution} {entry.version}" for entry in same)
         picks = " or ".join(entry.qualified for entry in same)
-        raise AmbiguousNameError(f"the {kind[:-1]} name {name!r} is provided by {providers}; write {picks}.")
+        raise UnusableNameError(f"the {kind[:-1]} name {name!r} is provided by {providers}; write {picks}.")
 
     distributions = tuple(entry.distribution for entry in same)
     return Entry(kind, name, "", " and ".join(distributions), "", "", refuse, distributions)

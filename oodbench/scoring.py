@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from oodbench.detectors.plugin import Detector, DetectorPlugin
 from oodbench.errors import OodbenchError
 from oodbench.evidence import Evidence
+from oodbench.plain import plain
 
 ACCEPTED = (torch.float32, torch.float64)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,27 @@ def fit(plugin: DetectorPlugin, parameters: Mapping[str, Any], evidence: Evidenc
         OodbenchError: It changed what it was given.
     """
     detector = plugin.build(parameters)
-    given = evidence.copy()
+    given, given_labels = evidence.copy(), labels.clone()
     start = time.perf_counter()
-    detector.fit(given, labels.clone())
+    detector.fit(given, given_labels)
     seconds = time.perf_counter() - start
     refuse_changes(evidence, given)
-    return Fitted(detector, dict(getattr(detector, "learnt", {})), bool(getattr(detector, "log_odds", False)), seconds)
+    if not torch.equal(labels, given_labels):
+        raise OodbenchError("it changed the labels in place; expected it to work on a copy")
+    return Fitted(detector, _learnt(detector), bool(getattr(detector, "log_odds", False)), seconds)
+
+
+def _learnt(detector: Detector) -> dict[str, Any]:
+    """What it reports to have learnt, as the record will have it.
+
+    Raises:
+        OodbenchError: That is no mapping of texts to plain values.
+    """
+    reported = getattr(detector, "learnt", {})
+    if not isinstance(reported, Mapping):
+        raise OodbenchError(f"what it reports as `learnt` is a {type(reported).__name__}; expected a dict")
+    learnt: dict[str, Any] = plain(reported, "what it reports as `learnt`")
+    return learnt
 
 
 def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
@@ -72,7 +89,8 @@ def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
         raise OodbenchError(f"its scores have dtype {scores.dtype}; expected float32 or float64")
     if scores.shape != (len(evidence),):
         raise OodbenchError(f"its scores have shape {tuple(scores.shape)}; expected ({len(evidence)},), one a sample")
-    array: NDArray[np.floating] = scores.detach().cpu().numpy()
+    # Memory of our own: a detector may return the same buffer again and again.
+    array: NDArray[np.floating] = scores.detach().cpu().numpy().copy()
     strange = int((~np.isfinite(array)).sum())
     if strange:
         raise OodbenchError(f"{strange} of its {len(array)} scores are NaN or infinite; expected finite numbers")
@@ -102,18 +120,23 @@ def _tensors(evidence: Evidence) -> dict[str, Tensor]:
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
-    """Weights and modes of a network, to be compared with later."""
-    modes = torch.tensor([module.training for module in network.modules()])
-    flags = torch.tensor([parameter.requires_grad for parameter in network.parameters()])
+    """Weights, modes and hooks of a network, to be compared with later."""
+    modules = list(network.modules())
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    return {**tensors, "training mode": modes, "requires_grad": flags}
+    return {
+        **tensors,
+        "training mode": torch.tensor([module.training for module in modules]),
+        "requires_grad": torch.tensor([parameter.requires_grad for parameter in network.parameters()]),
+        "forward": torch.tensor(["forward" in vars(module) for module in modules]),
+        "hooks": torch.tensor([[len(getattr(module, hooks, ())) for hooks in HOOKS] for module in modules]),
+    }
 
 
 def refuse_changed_network(before: Mapping[str, Tensor], network: nn.Module) -> None:
     """Compare a classifier that a detector was given with its state before.
 
     Raises:
-        OodbenchError: Its weights or modes were changed.
+        OodbenchError: Its weights, modes or hooks were changed.
     """
     changed = _changed(before, state_of(network))
     if changed:

@@ -168,9 +168,9 @@ def site(tmp_path_factory):
 def installed(site, monkeypatch):
     """The same in this process."""
     monkeypatch.syspath_prepend(site)
-    registry._installed.cache_clear()
+    registry.refresh()
     yield
-    registry._installed.cache_clear()
+    registry.refresh()
     for name in ("broken_one", "broken_two", "broken_import", "broken_signature"):
         sys.modules.pop(name, None)
 
@@ -330,7 +330,7 @@ def test_edited_code_of_the_same_version_is_another_version(installed, site, tmp
     from oodbench.records.verification import read_measured
 
     def run(seed):
-        registry._installed.cache_clear()
+        registry.refresh()
         sys.modules.pop("broken_two", None)
         (record,) = oodbench.run("digits", ["broken-two/broken-twin"], ["known"], [seed], out=tmp_path)
         return record.detector.version

@@ -33,8 +33,9 @@ HELP = [
 @pytest.mark.parametrize("arguments", HELP + LISTS)
 def test_help_and_lists_import_nothing_heavy(arguments):
     code = (
-        "import sys\nfrom oodbench.cli import main\n"
-        f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert end.code in (0, None), end.code\n"
+        "import sys\nfrom oodbench.cli import run_command_line\n"
+        f"try:\n    run_command_line({arguments!r})\n"
+        "except SystemExit as end:\n    assert end.code in (0, None), end.code\n"
         "heavy = {'torch', 'sklearn', 'numpy', 'pyarrow', 'pydantic', 'rich', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -214,9 +215,9 @@ def test_a_second_interrupt_ends_with_the_same_status(tmp_path):
         text=True,
     )
     lines = []
-    for stream, word in ((process.stderr, "ready"), (process.stdout, "leaving")):
+    for word in ("ready", "leaving"):
         while not lines or word not in lines[-1]:
-            lines.append(stream.readline())
+            lines.append(process.stderr.readline())
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
     lines += process.communicate(timeout=30)

@@ -94,6 +94,32 @@ def by_batch(logits):
     return (scores - scores.mean()) / (scores.std() + 1e-9)
 
 
+@oodbench.detector("one-buffer", needs="logits")
+class OneBuffer:
+    """Returns the same memory each time."""
+
+    def __init__(self):
+        self.memory = torch.zeros(1000)
+
+    def fit(self, evidence, labels):
+        """Nothing to learn."""
+
+    def score(self, evidence):
+        self.memory[: len(evidence)] = -evidence.logits.amax(dim=1)
+        return self.memory[: len(evidence)]
+
+
+@oodbench.detector("learns-objects", needs="logits")
+class LearnsObjects:
+    """Reports what no file can hold."""
+
+    def fit(self, evidence, labels):
+        self.learnt = {"model": torch.nn.Linear(2, 2)}
+
+    def score(self, evidence):
+        return -evidence.logits.amax(dim=1)
+
+
 @oodbench.detector("by-order", needs="logits")
 def by_order(logits):
     """A running mean."""
@@ -261,6 +287,8 @@ BROKEN = {
     "undeclared": "it reads what it declares and nothing else",
     "nan": "its scores are finite numbers, one a sample",
     "columns": "its scores are finite numbers, one a sample",
+    "one-buffer": "scores that it has returned stay what they were",
+    "learns-objects": "what it reports to have learnt can be recorded",
     "holds-lambda": "fitted, it can be sent to another process",
     "changes-weights": "it leaves the classifier as it was",
 }
@@ -278,7 +306,7 @@ def test_the_kit_catches_a_broken_promise(name, promise):
 def test_a_good_detector_is_blamed_for_nothing(name):
     found = report(subject_of(PLUGINS[name]))
     assert not [outcome for outcome in found if outcome.status == "failed"]
-    assert len(found) == len(detectors.CHECKS) == 14
+    assert len(found) == len(detectors.CHECKS) == 16
 
 
 # What is said to whom
@@ -386,7 +414,7 @@ def test_check_says_how_many_checks_ran_and_whether_one_failed(tmp_path, sign, s
     file.write_text(MINE.format(sign=sign))
     ended = CliRunner().invoke(cli, ["check", "margin", "--plugin", str(file)], standalone_mode=False)
     assert ended.return_value == status, ended.output
-    assert f"margin: 14 checks, {13 - status} passed, {status} failed, 1 skipped." in ended.output
+    assert f"margin: 16 checks, {15 - status} passed, {status} failed, 1 skipped." in ended.output
 
 
 def test_check_prints_json(tmp_path):

@@ -14,7 +14,7 @@ import oodbench
 from oodbench.classifiers.blueprint import find_blueprint
 from oodbench.classifiers.pieces import Pieces
 from oodbench.classifiers.weights import load_weights
-from oodbench.cli import main
+from oodbench.cli import run_command_line
 from oodbench.datasets.splits import draw_splits
 from oodbench.errors import CellSkippedError, MissingPrerequisiteError, OodbenchError, UsageError
 from oodbench.evidence.collection import BATCH, batch_of, collect
@@ -106,7 +106,7 @@ def run(suite, tmp_path, detectors=("entropy",), seeds=None, **options):
 
 def exit_status(*arguments):
     with pytest.raises(SystemExit) as error:
-        main(list(map(str, arguments)))
+        run_command_line(list(map(str, arguments)))
     return error.value.code
 
 

@@ -125,12 +125,12 @@ def install(tmp_path, monkeypatch):
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 2.5\nSummary: Theirs.\n")
         (info / "entry_points.txt").write_text(f"[oodbench.detectors]\n{entry_points}\n")
         (tmp_path / "their_package.py").write_text(code)
-        registry._installed.cache_clear()
+        registry.refresh()
 
     monkeypatch.syspath_prepend(str(tmp_path))
     yield package
     sys.modules.pop("their_package", None)
-    registry._installed.cache_clear()
+    registry.refresh()
 
 
 def test_installed_package_is_found_by_its_entry_point_alone(install):

@@ -581,9 +581,9 @@ def broken_package(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     (site / "broken_package.py").write_text(BROKEN_PACKAGE)
     monkeypatch.syspath_prepend(site)
-    registry._installed.cache_clear()
+    registry.refresh()
     yield
-    registry._installed.cache_clear()
+    registry.refresh()
     sys.modules.pop("broken_package", None)
 
 

@@ -213,8 +213,8 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_the_verb_loads_no_torch(tmp_path):
     code = (
-        "import sys\nfrom oodbench.cli import main\n"
-        "try:\n    main(['new', 'detector', 'mine'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "import sys\nfrom oodbench.cli import run_command_line\n"
+        "try:\n    run_command_line(['new', 'detector', 'mine'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'numpy', 'sklearn', 'pydantic'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
     done = python("-c", code, cwd=tmp_path)
@@ -245,8 +245,8 @@ def test_they_run(made, packages, tmp_path):
     printed = f"{done['dataset'].stdout.splitlines()[-1].removeprefix('  oodbench ')} -d my-score --seed 0 --limit 60"
     # In one process, as it takes longer to import torch than to run either.
     code = (
-        "import json, sys\nfrom oodbench.cli import main\nfor arguments in json.loads(sys.argv[1]):\n"
-        "    try:\n        main(arguments)\n    except SystemExit as end:\n        assert not end.code\n"
+        "import json, sys\nfrom oodbench.cli import run_command_line\nfor arguments in json.loads(sys.argv[1]):\n"
+        "    try:\n        run_command_line(arguments)\n    except SystemExit as end:\n        assert not end.code\n"
     )
     outs = [tmp_path / "shown", tmp_path / "printed"]
     commands = [[*shlex.split(one), "--out", str(out)] for one, out in zip([shown, printed], outs, strict=True)]

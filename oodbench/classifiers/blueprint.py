@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from oodbench import registry
-from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
+from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, UsageError, described
 
 Build = Callable[[int, int, int], nn.Module]
 """From the channels of the images, their height and width, and the number of known classes."""
@@ -117,10 +117,10 @@ def _told(name: str) -> Iterator[None]:
                 "file.py:factory, torchvision:NAME, timm:NAME, or one of `oodbench list classifiers`."
             ) from cause
         raise MissingPrerequisiteError(f"the classifier {name} needs the module {cause.name}; install it.") from cause
-    except (Exception, SystemExit) as cause:
-        raise UsageError(
-            f"the classifier {name} could not be imported: {type(cause).__name__}: {one_line(cause)}"
-        ) from cause
+    except FROM_OUTSIDE:
+        raise
+    except BaseException as cause:
+        raise UsageError(f"the classifier {name} could not be imported: {described(cause)}") from cause
 
 
 def _attribute(name: str, module: ModuleType, attribute: str) -> Any:  # noqa: ANN401

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from oodbench.errors import CellSkippedError, one_line
+from oodbench.errors import CellSkippedError, described
 from oodbench.gradients.recording import linear_layer
 
 
@@ -132,8 +132,7 @@ class Pieces:
             ShapeProp(traced).propagate(self.example)
         except Exception as cause:
             raise CellSkippedError(
-                "it needs the classifier cut into stages and a head, which torch.fx cannot trace: "
-                f"{type(cause).__name__}: {one_line(cause)}"
+                f"it needs the classifier cut into stages and a head, which torch.fx cannot trace: {described(cause)}"
             ) from cause
         nodes = list(traced.graph.nodes)
         ends = _ends_of_stages(nodes)

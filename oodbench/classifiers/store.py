@@ -13,7 +13,7 @@ from oodbench.classifiers.blueprint import Blueprint
 from oodbench.classifiers.training import THREADS, Normalisation, to_input, train
 from oodbench.classifiers.weights import load_weights, weights_file
 from oodbench.datasets.splits import Split
-from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, one_line
+from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, OodbenchError, UsageError, blaming, one_line
 from oodbench.gradients.engine import forward
 from oodbench.progress import Track
 from oodbench.suites.suite import PRETRAINED, Suite
@@ -120,7 +120,7 @@ def _trained(
         untrained.load_state_dict(kept[0])
         return untrained
     images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
-    try:
+    with blaming(f"the training of the classifier {blueprint.name}"):
         trained = train(
             lambda: _built(suite, blueprint, classes),
             images,
@@ -130,22 +130,14 @@ def _trained(
             track,
             suite.input.normalisation,
         )
-    except OodbenchError:
-        raise
-    except Exception as cause:
-        raise UsageError(
-            f"the training of the classifier {blueprint.name} raised {type(cause).__name__}: {one_line(cause)}"
-        ) from cause
     # Each tensor by itself, as weights may share their memory.
     write_tensors(file, {name: tensor.clone() for name, tensor in trained.state_dict().items()}, {})
     return trained
 
 
 def _built(suite: Suite, blueprint: Blueprint, classes: int) -> nn.Module:
-    try:
+    with blaming(f"the classifier {blueprint.name}"):
         network = blueprint.build(suite.input.channels, suite.input.size, classes)
-    except Exception as cause:
-        raise UsageError(f"the classifier {blueprint.name} raised {type(cause).__name__}: {one_line(cause)}") from cause
     if not isinstance(network, nn.Module):
         raise UsageError(
             f"the classifier {blueprint.name} built a {type(network).__name__}; expected a torch.nn.Module."
@@ -165,9 +157,9 @@ def _pretrained(suite: Suite, blueprint: Blueprint, classes: int, download: bool
         )
     try:
         return blueprint.pretrained(suite.input.channels, suite.input.size, classes)
-    except OodbenchError:
+    except (OodbenchError, *FROM_OUTSIDE):
         raise
-    except Exception as cause:
+    except BaseException as cause:
         raise MissingPrerequisiteError(
             f"the download of the pretrained weights of the classifier {blueprint.name} failed: {one_line(cause)}; "
             "check the connection, or give a file of weights."
@@ -181,13 +173,13 @@ def _try_out(suite: Suite, blueprint: Blueprint, network: nn.Module, images: Ten
         UsageError: Says which.
     """
     name = blueprint.name
-    try:
-        with forward(network, to_input(images, suite.input.normalisation), last_layer=suite.penultimate) as run:
-            logits, features = tuple(run.logits.shape), tuple(run.features.shape)
-    except OodbenchError as error:
-        raise UsageError(f"the classifier {name} cannot be used: {error}") from error
-    except Exception as cause:
-        raise UsageError(f"the classifier {name} raised {type(cause).__name__}: {one_line(cause)}") from cause
+    inputs = to_input(images, suite.input.normalisation)
+    with blaming(f"the classifier {name}"):
+        try:
+            with forward(network, inputs, last_layer=suite.penultimate) as run:
+                logits, features = tuple(run.logits.shape), tuple(run.features.shape)
+        except OodbenchError as error:
+            raise UsageError(f"the classifier {name} cannot be used: {error}") from error
     if logits != (len(images), classes):
         raise UsageError(
             f"the classifier {name} returned logits {logits}; expected ({len(images)}, {classes}), one for each of the "

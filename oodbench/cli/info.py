@@ -76,19 +76,13 @@ def _is_known(kind: registry.Kind, name: str) -> bool:
     return True
 
 
-def _loaded(entry: registry.Entry) -> Any:  # noqa: ANN401
-    if entry.kind == "detectors":
-        from oodbench.detectors.selection import load_detector
-
-        return load_detector(entry.name)
-    return registry.load(entry.kind, entry.name)
-
-
 def _describe(entry: registry.Entry) -> list[str]:
-    plugin = _loaded(entry)
+    from oodbench.loading import load_plugin
+
+    plugin = load_plugin(entry.kind, entry.name)
     lines = [f"{entry.name}: {entry.kind[:-1]} of {entry.distribution} {entry.version} ({entry.target})"]
     if entry.kind == "suites":
-        return [*lines, "", Path(plugin).read_text(encoding="utf-8").rstrip()]
+        return [*lines, "", plugin.text.rstrip()]
     function = getattr(plugin, "target", None) or getattr(plugin, "function", None) or plugin
     lines += ["", *(inspect.getdoc(function) or "no description").splitlines()]
     card = getattr(plugin, "card", None)

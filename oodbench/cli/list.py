@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from oodbench import registry
+from oodbench.cli.options import plugin_option
 from oodbench.cli.output import results_only
 from oodbench.errors import OodbenchError, one_line
 
@@ -15,12 +17,20 @@ IMPORT_S = 60.0
 
 @click.command(name="list", short_help="List the plugins of a kind.")
 @click.argument("kind", type=click.Choice([*registry.KINDS, "plugins"]))
+@plugin_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(kind: str, as_json: bool) -> None:
+def command(kind: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the plugins of a kind without importing any; or the packages that provide plugins, and which are broken."""
+    with results_only():
+        for file in plugins:
+            registry.load_file(file)
     if kind == "plugins":
         with results_only():
             rows = [_of_distribution(name) for name in _distributions()]
+            rows += [
+                {"name": name, "provides": "", "problems": problem, "summary": ""}
+                for name, problem in registry.unreadable().items()
+            ]
     else:
         rows = [
             {"name": entry.name, "from": f"{entry.distribution} {entry.version}", "target": entry.target}
@@ -44,10 +54,11 @@ def _distributions() -> list[str]:
 
 def _of_distribution(name: str) -> dict[str, str]:
     mine = [entry for entry in _every() if entry.distribution == name]
-    counts = [f"{sum(entry.kind == kind for entry in mine)} {kind}" for kind in registry.KINDS]
+    numbers = {kind: sum(entry.kind == kind for entry in mine) for kind in registry.KINDS}
+    counts = [f"{n} {kind if n > 1 else kind[:-1]}" for kind, n in numbers.items() if n]
     return {
         "name": f"{name} {mine[0].version}",
-        "provides": ", ".join(count for count in counts if not count.startswith("0 ")),
+        "provides": ", ".join(counts),
         "problems": " ".join(problem for entry in mine for problem in _problems(entry)),
         "summary": mine[0].summary,
     }
@@ -55,22 +66,15 @@ def _of_distribution(name: str) -> dict[str, str]:
 
 def _problems(entry: registry.Entry) -> Iterator[str]:
     """What is wrong with a plugin, in sentences; it is imported to find out."""
-    from oodbench.datasets.adapter import load_dataset
-    from oodbench.detectors.selection import load_detector
-    from oodbench.isolation import time_limit
+    from oodbench.isolation import isolated, time_limit
+    from oodbench.loading import load_plugin
 
     # Those of other packages that oodbench adapts stand beside its own on purpose.
     if "/" in entry.name and not entry.target.startswith("oodbench."):
         plain = entry.name.rpartition("/")[2]
         yield f"the name {plain!r} in {entry.kind} is also that of {' and '.join(entry.rivals)}: use {entry.name!r}."
     try:
-        with time_limit(IMPORT_S):
-            match entry.kind:
-                case "detectors":
-                    load_detector(entry.name)
-                case "datasets":
-                    load_dataset(entry.name)
-                case _:
-                    registry.load(entry.kind, entry.name)
+        with isolated(0), time_limit(IMPORT_S):
+            load_plugin(entry.kind, entry.name)
     except OodbenchError as error:
         yield f"{one_line(error).rstrip('.')}."

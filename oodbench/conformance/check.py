@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from oodbench.errors import CellSkippedError, OodbenchError, one_line
+from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, described, one_line
 
 
 class NonconformityError(AssertionError):
@@ -49,8 +49,10 @@ def outcomes(subject: Any, checks: list[Check]) -> Iterator[Outcome]:  # noqa: A
             yield Outcome(check.name, "failed", one_line(broken))
         except (NotApplicableError, CellSkippedError) as reason:
             yield Outcome(check.name, "skipped", one_line(reason))
-        except (Exception, SystemExit) as error:
-            yield Outcome(check.name, "failed", f"it raised {type(error).__name__}: {one_line(error)}")
+        except FROM_OUTSIDE:
+            raise
+        except BaseException as error:
+            yield Outcome(check.name, "failed", f"it raised {described(error)}")
         else:
             yield Outcome(check.name, "passed")
 

@@ -54,9 +54,10 @@ class Subject:
 def has_a_card(subject: Subject) -> None:
     """Every field that people and boards need has a text."""
     card = subject.plugin.card
-    empty = [one.name for one in fields(Card) if one.name != "size" and not str(getattr(card, one.name)).strip()]
+    texts = {one.name: getattr(card, one.name) for one in fields(Card) if one.name != "size"}
+    empty = [name for name, text in texts.items() if not (isinstance(text, str) and text.strip())]
     if empty:
-        raise NonconformityError(f"its card says nothing about: {', '.join(empty)}")
+        raise NonconformityError(f"its card has no text about: {', '.join(empty)}")
 
 
 @promise("its splits hold images and labels", CHECKS)
@@ -199,7 +200,7 @@ def _listing(folder: Path) -> set[tuple[str, int]]:
     """Names and times of change below a folder; of so many only that a home folder is not searched for hours."""
     found: set[tuple[str, int]] = set()
     for path in folder.rglob("*"):
-        found.add((str(path), path.stat().st_mtime_ns))
+        found.add((str(path), path.lstat().st_mtime_ns))
         if len(found) >= MANY:
             break
     return found

@@ -17,7 +17,7 @@ from oodbench.conformance.problem import UNKNOWN, problem
 from oodbench.datasets.adapter import DatasetPlugin
 from oodbench.detectors.plugin import Detector, DetectorPlugin
 from oodbench.detectors.selection import Chosen
-from oodbench.errors import CellSkippedError, one_line
+from oodbench.errors import FROM_OUTSIDE, CellSkippedError, described, one_line
 from oodbench.evaluation.metrics import auroc
 from oodbench.evidence import Evidence
 from oodbench.isolation import isolated
@@ -237,6 +237,27 @@ def scoring_teaches_nothing(subject: Subject) -> None:
     _require_same(subject, fresh, subject.usual, "fitted after another one had scored unknown samples", exactly=True)
 
 
+@promise("scores that it has returned stay what they were", CHECKS)
+def returns_memory_of_its_own(subject: Subject) -> None:
+    """They are not the memory that it writes its next scores to."""
+    detector = subject.fitted()
+    with torch.no_grad(), isolated(0):
+        first = detector.score(subject.view("known").copy())
+        kept = torch.as_tensor(first).clone()
+        detector.score(subject.view("unknown").copy())
+    if not torch.equal(torch.as_tensor(first).nan_to_num(), kept.nan_to_num()):
+        raise NonconformityError(
+            "the scores that it returned changed when it scored other samples; expected a new tensor each time"
+        )
+
+
+@promise("what it reports to have learnt can be recorded", CHECKS)
+def reports_plain_values(subject: Subject) -> None:
+    """``learnt`` is a dict of numbers, texts, lists and mappings."""
+    parameters = subject.chosen.parameters(subject.trial.seed)
+    fit(subject.plugin, parameters, subject.prepared.lesson, subject.prepared.labels)
+
+
 @promise("each parameter changes something, or is declared inert", CHECKS)
 def parameters_matter(subject: Subject) -> None:
     """Some other value of each gives other scores."""
@@ -285,9 +306,11 @@ def can_be_sent(subject: Subject) -> None:
     some = subject.tested[::10]
     try:
         packed = pickle.dumps((detector, some))
-    except Exception as cause:
+    except FROM_OUTSIDE:
+        raise
+    except BaseException as cause:
         raise NonconformityError(
-            f"it cannot be pickled: {type(cause).__name__}: {one_line(cause)}; expected its state to be plain data, "
+            f"it cannot be pickled: {described(cause)}; expected its state to be plain data, "
             "and itself to be defined at the top of a module"
         ) from cause
     found = elsewhere.scores(packed, subject.files)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from oodbench import registry
-from oodbench.errors import one_line
+from oodbench.errors import described
 
 
 def scores(packed: bytes, files: Sequence[str]) -> NDArray[np.float64] | str:
@@ -30,6 +30,13 @@ def scores(packed: bytes, files: Sequence[str]) -> NDArray[np.float64] | str:
         return "the process ended"
 
 
+def close() -> None:
+    """End the process, if there is one."""
+    if _process.cache_info().currsize:
+        _process().shutdown()
+        _process.cache_clear()
+
+
 @cache
 def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
@@ -43,5 +50,5 @@ def _scores(packed: bytes, files: Sequence[str]) -> NDArray[np.float64] | str:
         detector, evidence = pickle.loads(packed)
         with torch.no_grad():
             return np.asarray(detector.score(evidence), dtype=np.float64)
-    except (Exception, SystemExit) as error:
-        return f"{type(error).__name__}: {one_line(error)}"
+    except BaseException as error:  # whatever it is, the other process has to answer
+        return f"{described(error)}"

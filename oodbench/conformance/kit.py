@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import registry
-from oodbench.conformance import datasets, detectors
+from oodbench.conformance import datasets, detectors, elsewhere
 from oodbench.conformance.check import Check, Outcome, outcomes
 from oodbench.datasets.adapter import DatasetPlugin, load_dataset
 from oodbench.detectors.plugin import DetectorPlugin
@@ -55,4 +55,7 @@ def checks_of(subject: Subject) -> list[Check]:
 
 def report(subject: Subject) -> list[Outcome]:
     """Run all checks."""
-    return list(outcomes(subject, checks_of(subject)))
+    try:
+        return list(outcomes(subject, checks_of(subject)))
+    finally:
+        elsewhere.close()

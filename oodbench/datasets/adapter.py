@@ -130,7 +130,7 @@ def load_dataset(name: str) -> DatasetPlugin:
     """
     entry = registry.get("datasets", name)
     plugin = registry.load("datasets", name)
-    if not isinstance(plugin, DatasetPlugin):
+    if type(plugin) is not DatasetPlugin:
         raise UsageError(f"the data set {entry.name} of {entry.distribution} is not decorated with @oodbench.dataset.")
     return plugin
 

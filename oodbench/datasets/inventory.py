@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oodbench import registry
-from oodbench.datasets.adapter import DataMissingError
+from oodbench.datasets.adapter import DataMissingError, load_dataset
 from oodbench.datasets.sources import check_sources
 from oodbench.datasets.splits import read_pool
 from oodbench.errors import OodbenchError
@@ -40,7 +39,7 @@ def take_inventory(suite: Suite, root: Path, *, download: bool) -> list[Holding]
     check_sources(suite)
     holdings = []
     for name, source in suite.sources().items():
-        card = registry.load("datasets", source.adapter).card
+        card = load_dataset(source.adapter).card
         wanted: tuple[Literal["train", "test"], ...] = ("train", "test") if name == suite.known_name else ("test",)
         for split in wanted:
             try:

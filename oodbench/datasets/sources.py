@@ -1,7 +1,6 @@
 """Whether the data sets that a suite names can be read by somebody, before any of them is."""
 
-from oodbench import registry
-from oodbench.datasets.adapter import DatasetPlugin
+from oodbench.datasets.adapter import load_dataset
 from oodbench.parameters import resolve
 from oodbench.suites.suite import Suite
 
@@ -15,6 +14,5 @@ def check_sources(suite: Suite) -> None:
     """
     for name, source in suite.sources().items():
         with suite.blamed_source(name):
-            plugin = registry.load("datasets", source.adapter)
-            if isinstance(plugin, DatasetPlugin):
-                resolve(plugin.name, plugin.function, source.parameters)
+            plugin = load_dataset(source.adapter)
+            resolve(plugin.name, plugin.function, source.parameters)

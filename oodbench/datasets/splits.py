@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from oodbench import registry
 from oodbench.datasets.adapter import DataMissingError, Pool, Request, load_dataset
 from oodbench.datasets.preparation import prepare
-from oodbench.errors import LeakError, OodbenchError, UsageError
+from oodbench.errors import LeakError, UsageError, blaming
 from oodbench.progress import Track, silent
 from oodbench.suites.suite import Source, Suite
 
@@ -114,15 +114,9 @@ def read_pool(
     plugin = load_dataset(source.adapter)
     resolution = suite.input.resolution or suite.input.size
     request = Request(root, split, download, suite.input.channels, resolution)
-    try:
+    with blaming(f"the data set {entry.name} of {entry.distribution}"):
         pool = plugin.read(request, source.parameters)
-    except OodbenchError:
-        raise
-    except Exception as cause:
-        raise UsageError(
-            f"the data set {entry.name} of {entry.distribution} raised {type(cause).__name__}: {cause}."
-        ) from cause
-    first: NDArray[Any] = np.asarray(pool.images[0]) if len(pool.images) else np.zeros((1, 1), dtype=np.uint8)
+        first: NDArray[Any] = np.asarray(pool.images[0]) if len(pool.images) else np.zeros((1, 1), dtype=np.uint8)
     is_image = first.dtype == np.uint8 and first.size and (first.ndim == 2 or (first.ndim == 3 and first.shape[2] == 3))
     if not is_image or pool.labels.shape != (len(pool.images),):
         raise UsageError(
@@ -247,7 +241,8 @@ def _count(whole: Split) -> str:
 def _whole(suite: Suite, name: str, source: Source, pool: Pool) -> Split:
     """All samples of a pool without duplicates, in the order of their content's hash."""
     plugin = load_dataset(source.adapter)
-    images = prepare(pool.images, suite.input)
+    with blaming(f"the data set {name}"):
+        images = prepare(pool.images, suite.input)
     digests = np.array([hashlib.sha256(image).hexdigest()[:32].encode() for image in images])
     _, order = np.unique(digests, return_index=True)
     given = ",".join(f"{key}={value}" for key, value in source.parameters.items() if key != "path")

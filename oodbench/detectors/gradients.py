@@ -1,20 +1,17 @@
 """Detectors that are one statistic of a weight gradient."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from oodbench.detectors.plugin import detector
 from oodbench.errors import CellSkippedError, UsageError
+from oodbench.evidence import Evidence
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from oodbench.evidence import Evidence
-
-Gradients = Mapping[str, "Tensor"]
+Gradients = Mapping[str, Tensor]
 
 
-def column(gradients: Gradients, metric: str, layer: str | None) -> "Tensor":
+def column(gradients: Gradients, metric: str, layer: str | None) -> Tensor:
     """A metric over all weights, or over those of one layer.
 
     Raises:
@@ -28,31 +25,31 @@ def column(gradients: Gradients, metric: str, layer: str | None) -> "Tensor":
 
 
 @detector("grad-l1", needs="gradients")
-def grad_l1(gradients: Gradients, *, layer: str | None = None) -> "Tensor":
+def grad_l1(gradients: Gradients, *, layer: str | None = None) -> Tensor:
     """L1 norm of the gradient at the predicted label; over all weights or one layer's."""
     return column(gradients, "l1", layer)
 
 
 @detector("grad-l2", needs="gradients")
-def grad_l2(gradients: Gradients, *, layer: str | None = None) -> "Tensor":
+def grad_l2(gradients: Gradients, *, layer: str | None = None) -> Tensor:
     """L2 norm of the gradient at the predicted label; over all weights or one layer's."""
     return column(gradients, "l2", layer)
 
 
 @detector("grad-min", needs="gradients")
-def grad_min(gradients: Gradients, *, layer: str | None = None) -> "Tensor":
+def grad_min(gradients: Gradients, *, layer: str | None = None) -> Tensor:
     """Minus the least entry of the gradient at the predicted label, which falls with uncertainty."""
     return -column(gradients, "min", layer)
 
 
 @detector("grad-max", needs="gradients")
-def grad_max(gradients: Gradients, *, layer: str | None = None) -> "Tensor":
+def grad_max(gradients: Gradients, *, layer: str | None = None) -> Tensor:
     """Largest entry of the gradient at the predicted label; over all weights or one layer's."""
     return column(gradients, "max", layer)
 
 
 @detector("grad-std", needs="gradients")
-def grad_std(gradients: Gradients, *, layer: str | None = None) -> "Tensor":
+def grad_std(gradients: Gradients, *, layer: str | None = None) -> Tensor:
     """Population standard deviation of the gradient at the predicted label; over all weights or one layer's."""
     return column(gradients, "std", layer)
 
@@ -66,7 +63,7 @@ class _Oriented:
         self.layer = layer
         self.learnt: dict[str, float] = {}
 
-    def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
+    def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Learn on the known samples whether the metric rises or falls from right to wrong ones."""
         from oodbench.evaluation.metrics import auroc
 
@@ -80,7 +77,7 @@ class _Oriented:
             )
         self.learnt = {"direction": -1.0 if area < 0.5 else 1.0}
 
-    def score(self, evidence: "Evidence") -> "Tensor":
+    def score(self, evidence: Evidence) -> Tensor:
         """The metric in the learnt direction."""
         return column(evidence.gradients, self.metric, self.layer) * self.learnt["direction"]
 
@@ -100,7 +97,7 @@ class grad_skewness(_Oriented):  # noqa: N801 - the name of the plugin
 
 
 @detector("gradnorm", needs=("logits", "features"))
-def gradnorm(logits: "Tensor", features: "Tensor", *, temperature: float = 1.0) -> "Tensor":
+def gradnorm(logits: Tensor, features: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Minus the L1 norm of the last layer's gradient at the uniform label (Huang, Geng, Li 2021, arXiv 2110.00218).
 
     In closed form (1/T) ‖h‖₁ Σ|p − 1/C|, without the bias as in the paper; it is larger on known samples there.
@@ -110,7 +107,7 @@ def gradnorm(logits: "Tensor", features: "Tensor", *, temperature: float = 1.0) 
 
 
 @detector("exgrad", needs=("logits", "features"))
-def exgrad(logits: "Tensor", features: "Tensor") -> "Tensor":
+def exgrad(logits: Tensor, features: Tensor) -> Tensor:
     """Expected L1 norm of the last layer's gradient, the label drawn from the softmax (Igoe et al. 2022, 2205.10439).
 
     In closed form 2 ‖h‖₁ Σ p(1 − p).
@@ -120,7 +117,7 @@ def exgrad(logits: "Tensor", features: "Tensor") -> "Tensor":
 
 
 @detector("confounding", needs="confounding")
-def confounding(squared_norm: "Tensor") -> "Tensor":
+def confounding(squared_norm: Tensor) -> Tensor:
     """Minus the squared L2 norm of the gradient at the all-ones label (after Lee, AlRegib 2020, arXiv 2008.08030).
 
     The gradient by the logits is C p − 1, which is largest for confident predictions; hence the sign. The paper

@@ -1,19 +1,18 @@
 """Meta classifiers: supervised models over the scores of other detectors."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from oodbench.detectors.logits import entropy
 from oodbench.detectors.plugin import detector
 from oodbench.detectors.supervised import STRENGTHS, Named, classifier_named, importance, logistic, prior_log_odds
 from oodbench.errors import CellSkippedError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from oodbench.evidence import Evidence
+from oodbench.evidence import Evidence
 
 
 class Supervised(ABC):
@@ -24,14 +23,14 @@ class Supervised(ABC):
         self._model: Any = None
 
     @abstractmethod
-    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+    def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
         """Inputs of the classifier, (N, K)."""
 
     @abstractmethod
-    def _learn(self, inputs: "NDArray[np.float64]", target: "NDArray[np.bool_]") -> None:
+    def _learn(self, inputs: NDArray[np.float64], target: NDArray[np.bool_]) -> None:
         """Fit on inputs (N, K) and whether each sample is wrong or unknown, (N,); at least two are and two are not."""
 
-    def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
+    def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Learn from wrong or unknown (1) and right (0) samples."""
         target = evidence.wrong(labels).numpy()
         if min(target.sum(), (~target).sum()) < 2:
@@ -39,7 +38,10 @@ class Supervised(ABC):
                 f"a meta classifier needs two samples of each class, and {int(target.sum())} of the {len(target)} in "
                 "the fitting split are wrong or unknown"
             )
-        self._learn(self.inputs(evidence), target)
+        inputs = self.inputs(evidence)
+        if not (inputs != inputs[0]).any():
+            raise CellSkippedError("all inputs of the meta classifier are constant on the fitting split")
+        self._learn(inputs, target)
 
 
 class LogisticMeta(Supervised):
@@ -54,25 +56,21 @@ class LogisticMeta(Supervised):
     log_odds = True
     strengths: tuple[float, ...] = STRENGTHS
 
-    def _learn(self, inputs: "NDArray[np.float64]", target: "NDArray[np.bool_]") -> None:
+    def _learn(self, inputs: NDArray[np.float64], target: NDArray[np.bool_]) -> None:
         self._model = logistic(inputs, target, self.strengths)
         self._prior = prior_log_odds(target)
         self.learnt = {"C": float(self._model[-1].C_)}
 
-    def score(self, evidence: "Evidence") -> "Tensor":
+    def score(self, evidence: Evidence) -> Tensor:
         """Log-odds of being wrong or unknown."""
-        import torch
-
         return torch.from_numpy(self._model.decision_function(self.inputs(evidence)) + self._prior).float()
 
 
-def _gradients(evidence: "Evidence") -> "NDArray[np.float64]":
-    import numpy as np
-
+def _gradients(evidence: Evidence) -> NDArray[np.float64]:
     return np.stack([column.double().numpy() for column in evidence.gradients.values()], axis=1)
 
 
-def _entropy(evidence: "Evidence") -> "NDArray[np.float64]":
+def _entropy(evidence: Evidence) -> NDArray[np.float64]:
     values: NDArray[np.float64] = entropy(evidence.logits).numpy()[:, None]
     return values
 
@@ -84,7 +82,7 @@ class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
     # No strength changes the order of one input, but a strong one states the same probability for all.
     strengths = (STRENGTHS[-1],)
 
-    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+    def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
         """The entropy."""
         return _entropy(evidence)
 
@@ -93,7 +91,7 @@ class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
 class grad_all(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on all gradient metrics, over all weights and of every layer."""
 
-    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+    def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
         """All gradient metrics."""
         return _gradients(evidence)
 
@@ -102,10 +100,8 @@ class grad_all(LogisticMeta):  # noqa: N801 - the name of the plugin
 class grad_combo(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy and all gradient metrics, over all weights and of every layer."""
 
-    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+    def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
         """Entropy and all gradient metrics."""
-        import numpy as np
-
         return np.concatenate([_entropy(evidence), _gradients(evidence)], axis=1)
 
 
@@ -131,27 +127,23 @@ class meta(Supervised):  # noqa: N801 - the name of the plugin
     def __init__(self, inputs: tuple[str, ...] = INPUTS, classifier: Named | str = "logistic", seed: int = 0) -> None:
         super().__init__()
         self._make = classifier_named(classifier)
-        self._seed = seed
+        self._seed = seed % 2**32  # all that scikit-learn takes
 
-    def inputs(self, evidence: "Evidence") -> "NDArray[np.float64]":
+    def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
         """The scores of the other detectors."""
-        import numpy as np
-
         return np.stack([scores.double().numpy() for scores in evidence.scores.values()], axis=1)
 
-    def fit(self, evidence: "Evidence", labels: "Tensor") -> None:
+    def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Learn, and say which inputs it relies on."""
         self._names = list(evidence.scores)
         super().fit(evidence, labels)
 
-    def _learn(self, inputs: "NDArray[np.float64]", target: "NDArray[np.bool_]") -> None:
+    def _learn(self, inputs: NDArray[np.float64], target: NDArray[np.bool_]) -> None:
         self._model = self._make(inputs, target, self._seed)
         self.log_odds = self._model.states_log_odds
         found = importance(self._make, inputs, target, self._seed)
         self.learnt = {"importance": dict(zip(self._names, found, strict=True))}
 
-    def score(self, evidence: "Evidence") -> "Tensor":
+    def score(self, evidence: Evidence) -> Tensor:
         """Log-odds of being wrong or unknown where the classifier states probabilities, otherwise its own scale."""
-        import torch
-
         return torch.from_numpy(self._model.decision(self.inputs(evidence))).float()

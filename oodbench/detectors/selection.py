@@ -11,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, one_line
-from oodbench.isolation import Failure, failed, time_limit
+from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
+from oodbench.isolation import Failure, failed, isolated, time_limit
 from oodbench.parameters import defaults, split_spec
+from oodbench.plain import plain
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class Chosen:
     @property
     def key(self) -> str:
         """The same for the same detector with the same parameters."""
-        return json.dumps([self.name, to_jsonable_python(self.parameters(seed=0))], sort_keys=True)
+        return json.dumps([self.name, plain(self.parameters(seed=0), f"a parameter of {self.name}")], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -115,19 +114,18 @@ def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None)
             entry = registry.get("detectors", name)
             provider = Provider(entry.distribution, entry.version)
             try:
-                with time_limit(timeout):
+                with isolated(0), time_limit(timeout):
                     candidate = Chosen(name, load_detector(name), dict(given), provider)
+                    chosen.setdefault(_tried(candidate).key, candidate)
             except OodbenchError as error:
-                reasons.append(error)
-                chosen.setdefault(name, Broken(name, dict(given), provider, failed(error)))
-                continue
-            try:
-                chosen.setdefault(_tried(candidate).key, candidate)
-            except UsageError as error:
-                if len(names) == 1:
+                if not given or not isinstance(error, UsageError):
+                    reasons.append(error)
+                    chosen.setdefault(name, Broken(name, dict(given), provider, failed(error)))
+                elif len(names) == 1:
                     raise
-                # Who asked for all that have a parameter did not ask for this one.
-                logger.warning("left out: %s", error)
+                else:
+                    # Who asked for all that have a parameter did not ask for this one.
+                    logger.warning("left out: %s", error)
     if reasons and not any(isinstance(one, Chosen) for one in chosen.values()):
         raise reasons[0]
     if wanted and not chosen:
@@ -142,14 +140,8 @@ def _tried(candidate: Chosen) -> Chosen:
         UsageError: They cannot.
     """
     parameters = candidate.parameters(seed=0)
-    try:
+    with blaming(f"the detector {candidate.label} cannot be made: it"):
         candidate.plugin.build(parameters)
-    except OodbenchError:
-        raise
-    except Exception as cause:
-        raise UsageError(
-            f"the detector {candidate.label} cannot be made: {type(cause).__name__}: {one_line(cause)}."
-        ) from cause
     if "scores" in candidate.plugin.needs:
         # An input that cannot be loaded is the failure of its meta classifier's cells.
         with suppress(MissingPrerequisiteError):
@@ -166,7 +158,7 @@ def load_detector(name: str) -> DetectorPlugin:
     """
     entry = registry.get("detectors", name)
     plugin = registry.load("detectors", name)
-    if not isinstance(plugin, DetectorPlugin):
+    if type(plugin) is not DetectorPlugin:
         raise UsageError(
             f"the detector {entry.name!r} of {entry.distribution} is a {type(plugin).__name__}; decorate the function "
             f"or class at {entry.target} with @oodbench.detector."

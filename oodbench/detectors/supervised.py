@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
 
 # Strongest regularisation first: it wins a tie.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -78,8 +78,8 @@ def _dotted(name: str) -> Any:  # noqa: ANN401
         raise UsageError(f"no classifier of meta classifiers is named {name!r}; {offered}.")
     try:
         class_ = getattr(importlib.import_module(module), attribute)
-    except ImportError as cause:
-        raise MissingPrerequisiteError(f"the classifier {name!r} cannot be imported: {cause}.") from cause
+    except (ImportError, TypeError, ValueError) as cause:
+        raise MissingPrerequisiteError(f"the classifier {name!r} cannot be imported: {one_line(cause)}.") from cause
     except AttributeError as cause:
         raise UsageError(f"{module} has no classifier {attribute!r}; {offered}.") from cause
     try:

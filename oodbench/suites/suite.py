@@ -127,6 +127,11 @@ class Suite(_Table):
         return self._asked_for or self.name
 
     @property
+    def text(self) -> str:
+        """The file's own text."""
+        return self._text
+
+    @property
     def known_name(self) -> str:
         """The known set's name on tables and in records."""
         if isinstance(self.known, str):
@@ -216,9 +221,21 @@ def read_suite(name_or_file: str) -> Suite:
         MissingPrerequisiteError: There is no such file.
     """
     is_file = name_or_file.endswith(".toml")
-    suite = _parse(Path(name_or_file if is_file else registry.load("suites", name_or_file)))
+    suite = _parse(Path(name_or_file) if is_file else _registered(name_or_file))
     suite._asked_for = name_or_file
     return suite
+
+
+def _registered(name: str) -> Path:
+    """The file of a registered suite.
+
+    Raises:
+        UsageError: What it is loaded from names no file.
+    """
+    file = registry.load("suites", name)
+    if not isinstance(file, (str, Path)):
+        raise UsageError(f"the suite {name} is a {type(file).__name__}; expected the path of a TOML file.")
+    return Path(file)
 
 
 def _parse(path: Path) -> Suite:
