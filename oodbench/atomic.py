@@ -1,8 +1,11 @@
 """Files that are whole or not there."""
 
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from oodbench.errors import OodbenchError, UsageError
@@ -62,20 +65,64 @@ def check_folder(folder: Path, what: str, option: str) -> None:
         raise UsageError(f"{what} {folder} cannot be written to: {_reason(cause)}; choose another {option}.") from cause
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder if it is not there.
+
+    Raises:
+        OodbenchError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise OodbenchError(f"the folder {folder} cannot be made: {_reason(cause)}.") from cause
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that ended before they could."""
+    for file in folder.glob(f".{_HOST}-*.tmp"):
+        process = re.match(r"(\d+)-", file.name.removeprefix(f".{_HOST}-"))
+        if process and not _is_alive(int(process.group(1))):
+            file.unlink(missing_ok=True)
+
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
 def _write(target: Path, write: Callable[[str], object]) -> None:
     temporary = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{_HOST}-{os.getpid()}-", suffix=".tmp")
         os.close(handle)
         write(temporary)
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
+        _sync_folder(target.parent)
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name outlives a loss of power; some systems have no way to ask for it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _reason(cause: OSError) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +16,9 @@ from oodbench.evidence.store import engine
 from oodbench.isolation import Failure, attempt
 from oodbench.plain import plain
 from oodbench.protocols.case import Case
-from oodbench.records.provenance import provenance
+from oodbench.records.provenance import provenance, versions
 from oodbench.records.record import (
+    IDENTITY_VERSION,
     ClassifierPart,
     DatasetPart,
     DetectorPart,
@@ -27,10 +27,10 @@ from oodbench.records.record import (
     ScoresPart,
     SuitePart,
     Timing,
-    identity,
+    cell_id,
 )
 from oodbench.records.results import Samples, results
-from oodbench.records.store import write_record, write_scores
+from oodbench.records.store import Store
 from oodbench.registry import Kind
 from oodbench.scoresheet import Key, Scored, ScoreSheet, key_of, score_sheet
 from oodbench.trial import Trial
@@ -51,8 +51,29 @@ class Cell:
     cases: tuple[tuple[str, Case], ...]
 
 
-def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
-    """Fit the detector once, score each test set once, and write the records of all cases.
+@dataclass(frozen=True)
+class Draft:
+    """What the record of one case says before anything is scored.
+
+    Attributes:
+        case: The case.
+        cell_id: Its identity.
+        parts: The record's fields that are known.
+    """
+
+    case: Case
+    cell_id: str
+    parts: Mapping[str, Any]
+
+
+def drafts(trial: Trial, cell: Cell) -> list[Draft]:
+    """The drafts of all cases of a cell, for which the trained weights suffice."""
+    detector = _detector(trial, cell.chosen)
+    return [_draft(trial, detector, protocol, case) for protocol, case in cell.cases]
+
+
+def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Store) -> Iterator[Record]:
+    """Fit the detector once, score each test set once, and keep the records of the wanted cases.
 
     A detector that fails costs its own cells only.
     """
@@ -61,19 +82,22 @@ def run_cell(trial: Trial, cell: Cell, out: Path) -> Iterator[Record]:
         sheet: ScoreSheet | Failure = chosen.failure
     else:
         sheet = score_sheet(trial, chosen, cell.exposed)
-    kept = None if isinstance(sheet, Failure) else _keep_scores(trial, sheet, out)
-    for protocol, case in cell.cases:
-        record = _record(trial, chosen, protocol, case)
-        found = sheet if isinstance(sheet, Failure) else attempt(partial(_finished, record, trial, case, sheet))
+    kept = None if isinstance(sheet, Failure) else _keep_scores(trial, sheet, store)
+    for draft in wanted:
+        record = _record(trial, chosen, draft)
+        found = sheet if isinstance(sheet, Failure) else _evaluated(record, trial, draft.case, sheet)
         record = record.model_copy(update=vars(found) if isinstance(found, Failure) else {**found, "scores": kept})
-        write_record(out, record)
-        yield record
+        yield store.keep(record)
 
 
-def _keep_scores(trial: Trial, sheet: ScoreSheet, out: Path) -> ScoresPart | None:
+def _evaluated(record: Record, trial: Trial, case: Case, sheet: ScoreSheet) -> dict[str, Any] | Failure:
+    return attempt("evaluate", lambda: _finished(record, trial, case, sheet))
+
+
+def _keep_scores(trial: Trial, sheet: ScoreSheet, store: Store) -> ScoresPart | None:
     """Write the scores of every test set of the run, so that all cases of a detector share one file."""
     sets = [(split, found.scores) for split in trial.tested() if isinstance(found := sheet.of(split), Scored)]
-    return write_scores(out, _table(trial, sets)) if sets else None
+    return store.keep_scores(_table(trial, sets)) if sets else None
 
 
 def _found(trial: Trial, case: Case, sheet: ScoreSheet) -> dict[Key, Scored] | Failure:
@@ -143,22 +167,30 @@ def _table(trial: Trial, sets: Sequence[tuple[Split, NDArray[np.floating]]]) -> 
     })  # fmt: skip
 
 
-def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) -> Record:
-    """The record of a cell without its results."""
+def _draft(trial: Trial, detector: DetectorPart, protocol: str, case: Case) -> Draft:
     groups = {name: source.group for name, source in trial.suite.sources().items()}
-    tested = _test_sets(trial, case)
-    datasets = {split.dataset: _dataset(split, groups[split.dataset]) for split in tested}
+    datasets = {split.dataset: _dataset(split, groups[split.dataset]) for split in _test_sets(trial, case)}
     for split in [trial.train, *trial.fitting(case.exposed)]:
         datasets[f"{split.dataset} ({split.part})"] = _dataset(split, groups[split.dataset])
+    parts: dict[str, Any] = {
+        "suite": SuitePart(name=trial.suite.name, version=trial.suite.version, limit=trial.limit),
+        "protocol": protocol,
+        "exposed": list(case.exposed),
+        "seed": trial.seed,
+        "detector": detector,
+        "datasets": datasets,
+    }
+    identity = cell_id(**parts, classifier=trial.observatory.classifier, engine=engine(), versions=versions())
+    return Draft(case, identity, parts)
+
+
+def _record(trial: Trial, chosen: Chosen | Broken, draft: Draft) -> Record:
+    """The record of a case without its results."""
     classifier = trial.observatory.classifier
-    record = Record(
-        cell_id="",
+    return Record(
+        identity_version=IDENTITY_VERSION,
+        cell_id=draft.cell_id,
         status="ok",
-        suite=SuitePart(name=trial.suite.name, version=trial.suite.version, limit=trial.limit),
-        protocol=protocol,
-        exposed=list(case.exposed),
-        seed=trial.seed,
-        detector=_detector(trial, chosen),
         classifier=ClassifierPart(
             name=classifier.name,
             accuracy=trial.accuracy,
@@ -168,10 +200,9 @@ def _record(trial: Trial, chosen: Chosen | Broken, protocol: str, case: Case) ->
             code=classifier.code or None,
         ),
         results=[],
-        datasets=datasets,
-        provenance=provenance(engine(), _plugins(trial, chosen, protocol)),
+        provenance=provenance(engine(), _plugins(trial, chosen, draft.parts["protocol"])),
+        **draft.parts,
     )
-    return record.model_copy(update={"cell_id": identity(record)})
 
 
 def _plugins(trial: Trial, chosen: Chosen | Broken, protocol: str) -> list[tuple[Kind, str]]:
@@ -192,7 +223,7 @@ def _detector(trial: Trial, chosen: Chosen | Broken) -> DetectorPart:
     if isinstance(chosen, Chosen):
         version, parameters = chosen.version, chosen.parameters(trial.seed)
         if "scores" in chosen.plugin.needs:
-            inputs = attempt(partial(input_detectors, chosen.name, parameters["inputs"]))
+            inputs = attempt("load", partial(input_detectors, chosen.name, parameters["inputs"]))
     return DetectorPart(
         name=chosen.name,
         version=version,

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
+
+Phase = Literal["load", "evidence", "fit", "score", "evaluate"]
+"""Where a cell can fail: its detector is loaded, what it needs is gathered, it learns, scores, and is evaluated."""
 
 # Characters of a message that anybody will read.
 LONGEST = 2000

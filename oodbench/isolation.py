@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Stop, UsageError, described, one_line
+from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Phase, Stop, UsageError, described, one_line
 
 T = TypeVar("T")
 
@@ -152,33 +152,35 @@ class Failure:
     """Why there is no result.
 
     Attributes:
+        phase: What was being done.
         status: ``failed``, or ``skipped`` where the plugin cannot work on what it was given.
         error: One sentence.
         traceback: Where a plugin raised, if it did.
     """
 
+    phase: Phase
     status: Literal["failed", "skipped"]
     error: str
     traceback: str | None = None
 
 
-def attempt(compute: Callable[[], T]) -> T | Failure:
+def attempt(phase: Phase, compute: Callable[[], T]) -> T | Failure:
     """The result, or why there is none; whatever a plugin raises stays in its cell."""
     try:
         return compute()
     except CellSkippedError as skipped:
-        return Failure("skipped", one_line(skipped) or "it gives no reason")
+        return Failure(phase, "skipped", one_line(skipped) or "it gives no reason")
     except OodbenchError as error:
-        return failed(error)
+        return failed(phase, error)
     except FROM_OUTSIDE:
         raise
     except BaseException as error:
         place = traceback.extract_tb(sys.exc_info()[2])[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
-        return failed(error, f"it raised {described(error)} ({where})")
+        return failed(phase, error, f"it raised {described(error)} ({where})")
 
 
-def failed(error: BaseException, sentence: str | None = None) -> Failure:
+def failed(phase: Phase, error: BaseException, sentence: str | None = None) -> Failure:
     """The failure that an exception is."""
     try:
         told = "".join(traceback.format_exception(error))
@@ -188,4 +190,4 @@ def failed(error: BaseException, sentence: str | None = None) -> Failure:
         told = f"the traceback cannot be printed: {described(cause)}"
     # Lone surrogates, which file names can have, are no text.
     text = told[-TRACEBACK:].encode("utf-8", "replace").decode()
-    return Failure("failed", sentence or one_line(error) or type(error).__name__, text)
+    return Failure(phase, "failed", sentence or one_line(error) or type(error).__name__, text)

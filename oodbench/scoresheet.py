@@ -17,9 +17,9 @@ from torch import Tensor
 from oodbench.classifiers.pieces import Pieces
 from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import Chosen, input_detectors
-from oodbench.errors import CellSkippedError, OodbenchError
+from oodbench.errors import CellSkippedError, OodbenchError, Phase
 from oodbench.evidence import Evidence
-from oodbench.isolation import Failure, attempt, isolated, time_limit
+from oodbench.isolation import Failure, TimeoutExceededError, attempt, failed, isolated, time_limit
 from oodbench.scoring import Fitted, fit, refuse_changed_network, score, state_of
 from oodbench.trial import Trial
 
@@ -84,7 +84,7 @@ def score_sheet(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Score
     seen = exposed if chosen.plugin.fitted_on == "exposed" else ()
     key = chosen.key, seen
     if key not in trial.sheets:
-        trial.sheets[key] = attempt(lambda: _computed(trial, chosen, seen))
+        trial.sheets[key] = _computed(trial, chosen, seen)
     found: ScoreSheet | Failure = trial.sheets[key]
     return found
 
@@ -135,16 +135,31 @@ def prepare(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Prepared:
     )
 
 
-def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet:
-    plugin = chosen.plugin
-    prepared = prepare(trial, chosen, exposed)
+def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet | Failure:
+    prepared = attempt("evidence", lambda: prepare(trial, chosen, exposed))
+    if isinstance(prepared, Failure):
+        return prepared
     before = state_of(prepared.pieces.network) if prepared.pieces else {}
-    with isolated(trial.seed), time_limit(trial.timeout):
-        fitted = fit(plugin, chosen.parameters(trial.seed), prepared.lesson, prepared.labels)
-        scores = {key: attempt(partial(_timed_score, fitted, one)) for key, one in prepared.views.items()}
-    if prepared.pieces:
-        refuse_changed_network(before, prepared.pieces.network)
-    inputs = prepared.inputs
+    sheet = _fitted_and_scored(trial, chosen, prepared)
+    if isinstance(sheet, Failure) or not prepared.pieces:
+        return sheet
+    changed = attempt("score", partial(refuse_changed_network, before, prepared.pieces.network))
+    return changed or sheet
+
+
+def _fitted_and_scored(trial: Trial, chosen: Chosen, prepared: Prepared) -> ScoreSheet | Failure:
+    plugin, inputs = chosen.plugin, prepared.inputs
+    learn = partial(fit, plugin, chosen.parameters(trial.seed), prepared.lesson, prepared.labels)
+    phase: Phase = "fit"
+    try:
+        with isolated(trial.seed), time_limit(trial.timeout):
+            fitted = attempt("fit", learn)
+            if isinstance(fitted, Failure):
+                return fitted
+            phase = "score"
+            scores = {key: attempt("score", partial(_timed_score, fitted, one)) for key, one in prepared.views.items()}
+    except TimeoutExceededError as error:
+        return failed(phase, error)
     if inputs.needs:
         fitted = replace(fitted, seconds=fitted.seconds + inputs.fit_s)
         scores = {key: _with_seconds(one, inputs.score_s[key]) for key, one in scores.items()}

@@ -1,5 +1,6 @@
 """A suite under one seed: its splits, the trained classifier, and what was computed so far."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,11 @@ from oodbench.datasets.splits import Split
 from oodbench.evidence.observation import Observatory
 from oodbench.records.results import Memo
 from oodbench.suites.suite import Suite
+
+logger = logging.getLogger(__name__)
+
+# Times the accuracy of guessing that a classifier should have.
+HARDLY = 1.5
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,21 @@ class Trial:
         """Whether each sample is wrong or unknown, (N,)."""
         answer: NDArray[np.bool_] = (self.predictions(split) != torch.from_numpy(split.labels)).numpy()
         return answer
+
+    def gather(self) -> None:
+        """Collect the evidence of all splits that detectors score, where it was not collected before."""
+        for split in self.scored():
+            self.observatory.evidence(split)
+        classes = len(np.unique(self.train.labels))
+        if self.accuracy < HARDLY / classes:
+            logger.warning(
+                "the classifier %s with seed %d is right on %.1f %% of the known test samples of %d classes, which is "
+                "hardly better than chance: train it for more epochs, or look at its weights and input.",
+                self.observatory.classifier.name,
+                self.seed,
+                100 * self.accuracy,
+                classes,
+            )
 
     @cached_property
     def accuracy(self) -> float:

@@ -16,7 +16,7 @@ import torch
 
 import oodbench
 from oodbench import registry
-from oodbench.cells import Cell, run_cell
+from oodbench.cells import Cell, drafts, run_cell
 from oodbench.conformance.problem import UNKNOWN, problem
 from oodbench.datasets.splits import draw_splits
 from oodbench.detectors.selection import choose
@@ -25,16 +25,18 @@ from oodbench.isolation import TRACEBACK, Failure, attempt, failed, isolated
 from oodbench.plain import plain
 from oodbench.protocols.case import Case
 from oodbench.protocols.cases import cases_of, load_protocols
+from oodbench.records.store import Store
 from oodbench.suites.suite import read_suite
 
 
 def run(detectors, out, timeout=None):
     """The records of detectors on a small problem, without protocols' help."""
-    out.mkdir(exist_ok=True)
+    store = Store.open(out)
     trial = replace(problem(), sheets={}, memo={}, timeout=timeout)
     case = Case(exposed=(), tested=(UNKNOWN,))
     chosen = choose(detectors if isinstance(detectors, list) else [detectors], timeout)
-    return [record for one in chosen for record in run_cell(trial, Cell(one, (), (("unknown-unknowns", case),)), out)]
+    cells = [Cell(one, (), (("unknown-unknowns", case),)) for one in chosen]
+    return [record for cell in cells for record in run_cell(trial, cell, drafts(trial, cell), store)]
 
 
 def run_digits(detectors, out, protocols=("known",), **options):
@@ -249,14 +251,14 @@ def test_an_interrupt_by_the_user_is_not_the_plugins():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        attempt(interrupted)
+        attempt("fit", interrupted)
 
 
 def test_messages_can_be_printed_anywhere():
     assert one_line(ValueError("a\n\tb  c\r\n")) == "a b c"
     assert one_line(ValueError("\udce9\x00")) == "\N{REPLACEMENT CHARACTER}" * 2
     assert described(ValueError()) == "ValueError"
-    assert isinstance(failed(_MuteError()), Failure)
+    assert isinstance(failed("fit", _MuteError()), Failure)
 
 
 # Making one

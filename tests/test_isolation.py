@@ -143,7 +143,7 @@ def test_a_failure_has_a_sentence_and_a_traceback():
     def raises():
         raise ValueError("no\nluck")
 
-    failure = attempt(raises)
+    failure = attempt("fit", raises)
     assert failure.status == "failed"
     assert failure.error.startswith("it raised ValueError: no luck (test_isolation.py, line ")
     assert 'raise ValueError("no\\nluck")' in failure.traceback
@@ -156,9 +156,9 @@ def test_a_skipped_one_is_no_failure_and_an_interrupt_is_the_users():
     def interrupts():
         raise KeyboardInterrupt
 
-    assert attempt(skips) == Failure("skipped", "too few")
+    assert attempt("score", skips) == Failure("score", "skipped", "too few")
     with pytest.raises(KeyboardInterrupt):
-        attempt(interrupts)
+        attempt("fit", interrupts)
 
 
 # Evidence and classifier

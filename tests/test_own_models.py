@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import oodbench
+from oodbench.cache.tensor_files import content_sha256
 from oodbench.classifiers.blueprint import find_blueprint
 from oodbench.classifiers.pieces import Pieces
 from oodbench.classifiers.weights import load_weights
@@ -21,7 +22,6 @@ from oodbench.evidence.collection import BATCH, batch_of, collect
 from oodbench.gradients import forward
 from oodbench.progress import silent
 from oodbench.suites.suite import read_suite
-from oodbench.tensor_files import content_sha256
 
 CODE = """\
 from torch import nn

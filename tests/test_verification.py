@@ -202,3 +202,10 @@ def test_without_resampling_values_are_still_compared(copied):
     file.write_text(json.dumps(record))
     assert read_measured([copied], resample=False)[1] == []
     assert len(read_measured([copied])[1]) == 1
+
+
+def test_a_record_without_the_version_of_a_package_is_caught(copied):
+    file, record = record_of(copied)
+    del record["provenance"]["versions"]["scipy"]
+    file.write_text(json.dumps(record))
+    assert rejected(copied) == [f"{file}: it lacks the version of scipy."]

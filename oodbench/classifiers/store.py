@@ -1,7 +1,5 @@
 """A suite's classifier: trained, and its weights kept by content under the cache folder, or with given weights."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from oodbench.cache.entries import kept_or_made
+from oodbench.cache.tensor_files import Kept, content_sha256
 from oodbench.classifiers.blueprint import Blueprint
 from oodbench.classifiers.training import THREADS, Normalisation, to_input, train
 from oodbench.classifiers.weights import load_weights, weights_file
@@ -17,7 +17,6 @@ from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, OodbenchErro
 from oodbench.gradients.engine import forward
 from oodbench.progress import Track
 from oodbench.suites.suite import PRETRAINED, Suite
-from oodbench.tensor_files import content_sha256, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -113,26 +112,24 @@ def _trained(
     }
     if suite.input.normalisation is not None:
         identity["normalisation"] = suite.input.normalisation
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    file = cache / "weights" / f"{key}.safetensors"
-    kept = read_tensors(file)
-    if kept is not None:
-        untrained.load_state_dict(kept[0])
-        return untrained
-    images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
-    with blaming(f"the training of the classifier {blueprint.name}"):
-        trained = train(
-            lambda: _built(suite, blueprint, classes),
-            images,
-            labels,
-            suite.training,
-            seed,
-            track,
-            suite.input.normalisation,
-        )
-    # Each tensor by itself, as weights may share their memory.
-    write_tensors(file, {name: tensor.clone() for name, tensor in trained.state_dict().items()}, {})
-    return trained
+
+    def make() -> Kept:
+        images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
+        with blaming(f"the training of the classifier {blueprint.name}"):
+            trained = train(
+                lambda: _built(suite, blueprint, classes),
+                images,
+                labels,
+                suite.training,
+                seed,
+                track,
+                suite.input.normalisation,
+            )
+        # Each tensor by itself, as weights may share their memory.
+        return {name: tensor.clone() for name, tensor in trained.state_dict().items()}, {}
+
+    untrained.load_state_dict(kept_or_made(cache, "weights", identity, make)[0])
+    return untrained
 
 
 def _built(suite: Suite, blueprint: Blueprint, classes: int) -> nn.Module:

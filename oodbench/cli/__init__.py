@@ -26,6 +26,7 @@ VERBS = {
     "leaderboard": "Make boards from records, and check them.",
     "compare": "Compare two detectors on the same samples.",
     "plot": "Draw ROC curves, scores, layers or the exposed × tested matrix.",
+    "cache": "Look after trained weights and evidence.",
     "bench": "Measure what evidence costs on this machine.",
 }
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -70,6 +71,13 @@ from oodbench.cli.output import results_only
     metavar="SECONDS",
     help="A detector that takes longer to be loaded, or to be fitted and to score, fails.",
 )
+@click.option(
+    "--rerun",
+    type=click.Choice(["missing", "failed", "all"]),
+    default="failed",
+    show_default=True,
+    help="Cells to run: those without a record in --out, also those that failed, or all. A finished record stays.",
+)
 @click.option("--importance", is_flag=True, help="Also say which inputs each `meta` detector relies on.")
 @click.option("--json", "as_json", is_flag=True, help="Print records and claims as JSON.")  # fmt: skip
 def command(
@@ -88,6 +96,7 @@ def command(
     limit: int | None,
     skip_missing: bool,
     timeout: float | None,
+    rerun: Literal["missing", "failed", "all"],
     importance: bool,
     as_json: bool,
 ) -> int:
@@ -118,6 +127,7 @@ def command(
             limit=limit,
             skip_missing=skip_missing,
             timeout=timeout,
+            rerun=rerun,
             track=track,
         )
     cells = with_scores(out, records)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oodbench.cache.tensor_files import content_sha256
 from oodbench.classifiers.cnn import cnn
 from oodbench.classifiers.store import Classifier
 from oodbench.classifiers.training import train
@@ -17,7 +18,6 @@ from oodbench.evidence.evidence import Evidence
 from oodbench.evidence.observation import Observatory
 from oodbench.progress import silent
 from oodbench.suites.suite import Suite, Training
-from oodbench.tensor_files import content_sha256
 from oodbench.trial import Trial
 
 SIZE = 12

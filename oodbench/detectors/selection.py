@@ -120,7 +120,7 @@ def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None)
             except OodbenchError as error:
                 if not given or not isinstance(error, UsageError):
                     reasons.append(error)
-                    chosen.setdefault(name, Broken(name, dict(given), provider, failed(error)))
+                    chosen.setdefault(name, Broken(name, dict(given), provider, failed("load", error)))
                 elif len(names) == 1:
                     raise
                 else:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oodbench.cache.entries import kept_or_made
+from oodbench.cache.tensor_files import Kept
 from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
 from oodbench.evidence.collection import batch_of, collect
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients.entries import path
 from oodbench.progress import Track
-from oodbench.tensor_files import read_tensors, write_tensors
 
 # Raised whenever the gradient engine gives other numbers.
 ENGINE_VERSION = 2
@@ -53,30 +54,27 @@ def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cach
         identity["penultimate"] = classifier.penultimate
     if classifier.code:
         identity["code"] = classifier.code
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    file = cache / "evidence" / f"{key}.safetensors"
-    kept = read_tensors(file)
-    if kept is not None:
-        return _from_tensors(*kept)
-    description = f"evidence of {split.dataset} ({split.part})"
-    evidence = collect(
-        classifier.network,
-        split.images,
-        track,
-        description,
-        parts=parts,
-        to_input=classifier.to_input,
-        penultimate=classifier.penultimate,
-    )
-    write_tensors(file, *_to_tensors(evidence))
-    return evidence
+
+    def make() -> Kept:
+        collected = collect(
+            classifier.network,
+            split.images,
+            track,
+            f"evidence of {split.dataset} ({split.part})",
+            parts=parts,
+            to_input=classifier.to_input,
+            penultimate=classifier.penultimate,
+        )
+        return _to_tensors(collected)
+
+    return _from_tensors(*kept_or_made(cache, "evidence", identity, make))
 
 
 def _architecture(network: nn.Module) -> str:
     return f"{type(network).__module__} {network}"
 
 
-def _to_tensors(evidence: Evidence) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _to_tensors(evidence: Evidence) -> Kept:
     tensors = {name: part for name, part in evidence.parts.items() if name != "gradients"}
     if "gradients" not in evidence.parts:
         return tensors, {}

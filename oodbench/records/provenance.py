@@ -12,7 +12,7 @@ from pathlib import Path
 from oodbench import registry
 from oodbench.records.record import Provenance
 
-PACKAGES = ("oodbench", "pytorch-ood", "torch", "torchvision", "numpy", "scikit-learn", "pillow")
+PACKAGES = ("oodbench", "pytorch-ood", "torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow")
 
 
 def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Provenance:
@@ -24,7 +24,7 @@ def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Pro
     """
     used = [(kind, registry.entries(kind).get(name)) for kind, name in plugins]
     return Provenance(
-        versions=_versions(),
+        versions=versions(),
         plugins={f"{kind}/{one.name}": f"{one.distribution} {one.version}".strip() for kind, one in used if one},
         engine=engine,
         git=_git(),
@@ -34,7 +34,8 @@ def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Pro
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
     return {"python": sys.version.partition(" ")[0]} | {package: version(package) for package in PACKAGES}
 
 

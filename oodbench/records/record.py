@@ -2,9 +2,16 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+from oodbench.errors import Phase
+
+# 2: the versions of numerical packages are part of a cell's identity.
+IDENTITY_VERSION: Literal[2] = 2
+NUMERICAL = ("numpy", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
 
 
 class _Part(BaseModel):
@@ -127,13 +134,16 @@ class Provenance(_Part):
 class Record(_Part):
     """The immutable result of one cell: suite × seed × protocol × exposure × detector.
 
+    ``phase`` is where a cell without results ended.
     ``datasets`` has the test samples of a set under its name, and other splits of it as ``name (part)``. ``threshold``
     is the one of ``meta_accuracy``, chosen on the fitting split.
     """
 
     schema_version: Literal[1] = 1
+    identity_version: Literal[1, 2] = 1
     cell_id: str
     status: Literal["ok", "failed", "skipped"]
+    phase: Phase | None = None
     error: str | None = None
     traceback: str | None = None
     suite: SuitePart
@@ -150,21 +160,89 @@ class Record(_Part):
     provenance: Provenance
 
 
-def identity(record: Record) -> str:
-    """The ``cell_id``: a hash over everything that can change a score, as the record itself has it."""
+class Classifier(Protocol):
+    """What of a classifier decides its evidence; see ``ClassifierPart``."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of its state."""
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each channel."""
+
+    @property
+    def penultimate(self) -> str | None:
+        """Name of the last Linear layer."""
+
+    @property
+    def code(self) -> str | None:
+        """Hash of the user's file that builds it."""
+
+
+def cell_id(
+    suite: SuitePart,
+    protocol: str,
+    exposed: Sequence[str],
+    seed: int,
+    detector: DetectorPart,
+    classifier: Classifier,
+    datasets: Mapping[str, DatasetPart],
+    engine: str,
+    versions: Mapping[str, str],
+    identity_version: int = IDENTITY_VERSION,
+) -> str:
+    """A hash over everything that can change a score; known before anything is scored.
+
+    Args:
+        suite: With the limit on samples.
+        protocol: By name.
+        exposed: Unknown sets whose exposed samples are fitted on.
+        seed: Of the training.
+        detector: With its version and all parameters.
+        classifier: Its weights and what else decides its evidence.
+        datasets: Hashes of all samples, as the classifier sees them.
+        engine: Of the gradient metrics.
+        versions: Of packages.
+        identity_version: 1 for records of before the versions of numerical packages were part of it.
+    """
+    about = {"normalisation": classifier.normalisation, "penultimate": classifier.penultimate}
+    about |= {"code": classifier.code or None}
     known = {
-        "suite": record.suite.model_dump(),
-        "protocol": record.protocol,
-        "exposed": record.exposed,
-        "seed": record.seed,
-        "detector": _who(record.detector),
-        "weights": record.classifier.weights_sha256,
-        **record.classifier.model_dump(include={"normalisation", "penultimate", "code"}, exclude_none=True),
-        "datasets": {name: (part.sha256, part.group) for name, part in record.datasets.items()},
-        "engine": record.provenance.engine,
-        "oodbench": record.provenance.versions["oodbench"],
+        "suite": suite.model_dump(),
+        "protocol": protocol,
+        "exposed": list(exposed),
+        "seed": seed,
+        "detector": _who(detector),
+        "weights": classifier.weights_sha256,
+        **{key: value for key, value in about.items() if value is not None},
+        "datasets": {name: (part.sha256, part.group) for name, part in datasets.items()},
+        "engine": engine,
+        "oodbench": versions["oodbench"],
     }
+    if identity_version > 1:
+        known["packages"] = {package: versions[package] for package in NUMERICAL}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity(record: Record) -> str:
+    """The ``cell_id`` of what a record itself says.
+
+    Raises:
+        KeyError: It lacks the version of a package.
+    """
+    return cell_id(
+        record.suite,
+        record.protocol,
+        record.exposed,
+        record.seed,
+        record.detector,
+        record.classifier,
+        record.datasets,
+        record.provenance.engine,
+        record.provenance.versions,
+        record.identity_version,
+    )
 
 
 def _who(detector: DetectorPart) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-class _InvalidError(Exception):
+class InvalidError(Exception):
     """Why a record is rejected."""
 
 
@@ -108,7 +108,7 @@ def read_measured(
         try:
             one = _measured(file, scores, memo, resample=resample)
             _refuse_other_order(one, scores, orders)
-        except _InvalidError as error:
+        except InvalidError as error:
             rejected.append(Rejected(file, str(error)))
         else:
             other = measured.setdefault(one.record.cell_id, one)
@@ -146,7 +146,7 @@ def _by_seed(files: list[Path]) -> list[Path]:
     def seed(file: Path) -> int:
         try:
             return parse(file).seed
-        except _InvalidError:
+        except InvalidError:
             return -1
 
     return sorted(files, key=seed)
@@ -154,10 +154,14 @@ def _by_seed(files: list[Path]) -> list[Path]:
 
 def _measured(file: Path, files: dict[Path, _ScoreFile], memo: Memo, *, resample: bool) -> Measured:
     record = parse(file)
-    if identity(record) != record.cell_id or file.stem != record.cell_id:
-        raise _InvalidError(
+    try:
+        expected = identity(record)
+    except KeyError as cause:
+        raise InvalidError(f"it lacks the version of {cause.args[0]}") from cause
+    if expected != record.cell_id or file.stem != record.cell_id:
+        raise InvalidError(
             f"its name and cell_id are {file.stem} and {record.cell_id}, and what it says of suite, detector, weights, "
-            f"data and versions gives {identity(record)}, so one of them was changed"
+            f"data and versions gives {expected}, so one of them was changed"
         )
     measured = _with_scores(record, file, files)
     if record.status == "ok":
@@ -169,7 +173,7 @@ def _refuse_other_order(measured: Measured, files: dict[Path, _ScoreFile], order
     """Samples are paired by their place in the file: all files have the same samples of a data set at the same places.
 
     Raises:
-        _InvalidError: This record's file has others.
+        InvalidError: This record's file has others.
     """
     record = measured.record
     if record.scores is None:
@@ -179,16 +183,16 @@ def _refuse_other_order(measured: Measured, files: dict[Path, _ScoreFile], order
         digest = file.orders[name]
         first, where = orders.setdefault(f"{record.suite.name} {record.datasets[name].sha256}", (digest, measured.file))
         if first != digest:
-            raise _InvalidError(f"its samples of {name} have another order or other labels than those of {where}")
+            raise InvalidError(f"its samples of {name} have another order or other labels than those of {where}")
 
 
 def _with_scores(record: Record, file: Path, files: dict[Path, _ScoreFile]) -> Measured:
     if record.status != "ok":
         if record.results or record.scores is not None:
-            raise _InvalidError(f"it is of a cell that {record.status}, and has results or scores")
+            raise InvalidError(f"it is of a cell that {record.status}, and has results or scores")
         return Measured(record, file, {})
     if record.scores is None:
-        raise _InvalidError("it has results and names no scores")
+        raise InvalidError("it has results and names no scores")
     path = _path_of(record.scores.path, file)
     if path not in files:
         files[path] = _read_scores(path)
@@ -199,16 +203,16 @@ def _path_of(scores: str, file: Path) -> Path:
     """Where a record's scores are.
 
     Raises:
-        _InvalidError: Outside the results folder, or nowhere.
+        InvalidError: Outside the results folder, or nowhere.
     """
     folder = file.parents[1]
     try:
         path = (folder / scores).resolve()
         inside = path.is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as cause:
-        raise _InvalidError(f"its scores are at {scores!r}, which is no path") from cause
+        raise InvalidError(f"its scores are at {scores!r}, which is no path") from cause
     if not inside:
-        raise _InvalidError(f"its scores are at {scores}, outside its results folder")
+        raise InvalidError(f"its scores are at {scores}, outside its results folder")
     return path
 
 
@@ -224,16 +228,16 @@ def parse(file: Path) -> Record:
     """One record.
 
     Raises:
-        _InvalidError: The file is none; the sentence names the first key that is wrong.
+        InvalidError: The file is none; the sentence names the first key that is wrong.
     """
     try:
         return Record.model_validate_json(file.read_bytes())
     except ValidationError as cause:
         first = cause.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise _InvalidError(f"it is no valid record: {where}: {first['msg'].lower()}") from cause
+        raise InvalidError(f"it is no valid record: {where}: {first['msg'].lower()}") from cause
     except OSError as cause:
-        raise _InvalidError(f"it cannot be read: {cause.strerror}") from cause
+        raise InvalidError(f"it cannot be read: {cause.strerror}") from cause
 
 
 def _read_scores(path: Path) -> _ScoreFile:
@@ -241,23 +245,21 @@ def _read_scores(path: Path) -> _ScoreFile:
         content = path.read_bytes()
         table = pq.read_table(io.BytesIO(content))
     except OSError as cause:
-        raise _InvalidError(f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}") from cause
+        raise InvalidError(f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}") from cause
     except (pa.ArrowException, UnicodeDecodeError) as cause:
-        raise _InvalidError(f"its scores {path} are no parquet file") from cause
+        raise InvalidError(f"its scores {path} are no parquet file") from cause
     for name, (fits, expected) in COLUMNS.items():
         if table.column_names.count(name) != 1:
-            raise _InvalidError(
-                f"its scores {path} lack the column {name!r}; expected one each of {', '.join(COLUMNS)}"
-            )
+            raise InvalidError(f"its scores {path} lack the column {name!r}; expected one each of {', '.join(COLUMNS)}")
         column = table[name]
         if not fits(column.type) or column.null_count:
-            raise _InvalidError(f"its scores {path} have the column {name!r} of {column.type}; expected {expected}")
+            raise InvalidError(f"its scores {path} have the column {name!r} of {column.type}; expected {expected}")
     names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
     indices, labels, predictions, scores = (
         table[name].to_numpy() for name in ("index", "label", "prediction", "score")
     )
     if not np.isfinite(scores).all():
-        raise _InvalidError(f"its scores {path} hold NaN or infinite scores")
+        raise InvalidError(f"its scores {path} hold NaN or infinite scores")
     sets, orders = {}, {}
     for name in dict.fromkeys(names):
         members = names == name
@@ -270,21 +272,21 @@ def _read_scores(path: Path) -> _ScoreFile:
 def _samples(record: Record, file: _ScoreFile) -> dict[str, Samples]:
     """The samples of the record's test sets, the known one first."""
     if record.scores is None or (record.scores.sha256, record.scores.n) != (file.sha256, file.n):
-        raise _InvalidError("the SHA-256 of its scores is not that of the file, so one of them was changed")
+        raise InvalidError("the SHA-256 of its scores is not that of the file, so one of them was changed")
     known = [name for name, (labels, _, _) in file.sets.items() if (labels >= 0).all()]
     if len(known) != 1:
-        raise _InvalidError(f"its scores hold {len(known)} sets with labels; expected one, the known test split")
+        raise InvalidError(f"its scores hold {len(known)} sets with labels; expected one, the known test split")
     samples = {}
     tested = [name for name in record.datasets if name in file.sets]
     for name in dict.fromkeys([*known, *tested, *(result.dataset for result in record.results)]):
         if name not in tested:
-            raise _InvalidError(f"its scores or its data sets lack {name}, which it has results of")
+            raise InvalidError(f"its scores or its data sets lack {name}, which it has results of")
         labels, predictions, scores = file.sets[name]
         if record.datasets[name].n != len(scores):
-            raise _InvalidError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
+            raise InvalidError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
         samples[name] = Samples(scores, predictions != labels)
     if not abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) <= TOLERANCE:
-        raise _InvalidError(
+        raise InvalidError(
             f"the classifier's accuracy is {record.classifier.accuracy}, and its predictions give "
             f"{1 - samples[known[0]].wrong.mean():.6f}"
         )
@@ -295,20 +297,20 @@ def _refuse_differences(stated: list[Result], expected: list[Result], *, resampl
     """Compare what a record states with what its scores give.
 
     Raises:
-        _InvalidError: Names the first difference.
+        InvalidError: Names the first difference.
     """
     if len(stated) != len(expected):
-        raise _InvalidError(f"it has {len(stated)} results; expected {len(expected)}")
+        raise InvalidError(f"it has {len(stated)} results; expected {len(expected)}")
     for one, other in zip(stated, expected, strict=True):
         counts = ("dataset", "role", "group", "n_known", "n_wrong", "n_unknown")
         for key in counts:
             if getattr(one, key) != getattr(other, key):
-                raise _InvalidError(
+                raise InvalidError(
                     f"{one.dataset}: {key} is {getattr(one, key)}, and its scores give {getattr(other, key)}"
                 )
         if one.metrics.keys() != other.metrics.keys():
             strange = sorted(one.metrics.keys() ^ other.metrics.keys())
-            raise _InvalidError(f"{one.dataset}: it lacks or adds the metric {strange[0]}")
+            raise InvalidError(f"{one.dataset}: it lacks or adds the metric {strange[0]}")
         for name, metric in one.metrics.items():
             _refuse_other(f"{one.dataset}: {name}", metric, other.metrics[name], resample=resample)
 
@@ -318,4 +320,4 @@ def _refuse_other(what: str, stated: Metric, expected: Metric, *, resample: bool
     for key in ("value",) if resampled else ("value", "ci_low", "ci_high"):
         one, other = getattr(stated, key), getattr(expected, key)
         if (one is None) != (other is None) or (one is not None and not abs(one - other) <= TOLERANCE):
-            raise _InvalidError(f"{what}.{key} is {one}, and its scores give {other}")
+            raise InvalidError(f"{what}.{key} is {one}, and its scores give {other}")

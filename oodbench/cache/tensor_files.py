@@ -1,0 +1,74 @@
+"""Tensors on disk that are whole, unchanged and what they say they are, or else discarded."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from oodbench.atomic import write_atomically
+
+logger = logging.getLogger(__name__)
+
+Kept = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and metadata."""
+
+
+def content_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, shapes, types and values, whatever file they came from."""
+    content = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors with a hash of them, of their metadata and of the file's name.
+
+    Raises:
+        OodbenchError: The file cannot be written.
+    """
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    content = save(whole, metadata={**metadata, "sha256": _seal(file, whole, metadata)})
+    write_atomically(file, lambda path: Path(path).write_bytes(content))
+
+
+def read_tensors(file: Path) -> Kept | None:
+    """The tensors and their metadata; None if the file is not there, or damaged and therefore discarded."""
+    if not file.exists():
+        return None
+    found = verified(file)
+    if not isinstance(found, str):
+        with suppress(OSError):  # when it was last used decides what is kept
+            os.utime(file)
+        return found
+    logger.warning("the cache entry %s is damaged (%s) and is made anew.", file, found)
+    with suppress(OSError):
+        file.unlink()
+    return None
+
+
+def verified(file: Path) -> Kept | str:
+    """The tensors and their metadata, or what is wrong with the file."""
+    try:
+        with safe_open(file, framework="pt") as kept:
+            metadata = dict(kept.metadata() or {})
+            # In memory of their own, so that whatever becomes of the file changes nothing.
+            tensors = {name: kept.get_tensor(name).clone() for name in kept.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError, TypeError) as cause:
+        return str(cause)
+    if metadata.pop("sha256", None) != _seal(file, tensors, metadata):
+        return "its content is not what was written"
+    return tensors, metadata
+
+
+def _seal(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    sealed = [file.name, content_sha256(tensors), sorted(metadata.items())]
+    return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()

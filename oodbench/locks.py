@@ -1,0 +1,43 @@
+"""One process at a time: a lock that ends with the process that holds it, however that ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from oodbench.errors import OodbenchError
+
+# Seconds between two looks at a lock that somebody else holds.
+LOOK_S = 0.1
+
+
+@contextmanager
+def exclusively(file: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock while inside; the file of the lock is removed at the end.
+
+    Args:
+        file: Names the lock; all processes that see the same file share it.
+        wait: Whether to wait for whoever holds it.
+
+    Yields:
+        Whether it is held, which is always so after waiting.
+
+    Raises:
+        OodbenchError: The file cannot be made.
+    """
+    lock = FileLock(file, timeout=-1 if wait else 0, poll_interval=LOOK_S, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError as cause:
+        raise OodbenchError(f"{file} cannot be locked: {cause.strerror or cause}.") from cause
+    try:
+        yield True
+    finally:
+        # While it is held: who has opened the file and waits sees that it is gone, and makes another.
+        with suppress(OSError):
+            file.unlink()
+        lock.release()

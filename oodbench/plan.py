@@ -1,0 +1,189 @@
+"""What is to be run: everything that the user names, looked up, and cut into jobs."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from oodbench.cells import Cell
+from oodbench.classifiers.blueprint import Blueprint, find_blueprint
+from oodbench.classifiers.store import Classifier, make_classifier
+from oodbench.classifiers.weights import weights_file
+from oodbench.datasets.sources import check_sources
+from oodbench.datasets.splits import SuiteData
+from oodbench.detectors.plugin import DetectorPlugin
+from oodbench.detectors.selection import Broken, Chosen, choose
+from oodbench.errors import OodbenchError, UsageError
+from oodbench.evidence.observation import Observatory
+from oodbench.evidence.timing import evidence_ms
+from oodbench.folders import cache_folder
+from oodbench.progress import Track
+from oodbench.protocols.case import Case, Protocol
+from oodbench.protocols.cases import cases_of, load_protocols
+from oodbench.suites.suite import MAX_SEED, PRETRAINED, Suite
+from oodbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs to know before it computes anything; ``patterns`` are what the protocols are meant by."""
+
+    suite: Suite
+    blueprint: Blueprint
+    detectors: list[Chosen | Broken]
+    protocols: dict[str, Protocol]
+    patterns: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does at a time: a cell of a trial."""
+
+    seed: int
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A plan and its data: all that trials and jobs are made of.
+
+    Attributes:
+        plan: What to run.
+        drawn: The samples.
+        limit: How many samples of each split were kept, if not all.
+        timeout: Seconds that a detector may take, if there is a limit.
+        track: Shows progress.
+        download: Whether pretrained weights may be downloaded.
+    """
+
+    plan: Plan
+    drawn: SuiteData
+    limit: int | None
+    timeout: float | None
+    track: Track
+    download: bool
+
+    @cached_property
+    def by_exposure(self) -> dict[tuple[str, ...], list[tuple[str, Case]]]:
+        """The cases of all protocols, by what is exposed."""
+        found: dict[tuple[str, ...], list[tuple[str, Case]]] = {}
+        for protocol, cases in cases_of(self.plan.protocols, self.plan.patterns, self.drawn).items():
+            for case in cases:
+                found.setdefault(case.exposed, []).append((protocol, case))
+        return found
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds."""
+        return self.plan.seeds
+
+    def jobs(self, seed: int) -> list[Job]:
+        """The jobs of a seed: one for each detector and exposure that changes it."""
+        return [Job(seed, cell) for chosen in self.plan.detectors for cell in _cells_of(chosen, self.by_exposure)]
+
+    def trial(self, seed: int) -> Trial:
+        """The trained classifier and its data; evidence is collected when it is first asked for."""
+        suite, cache, drawn = self.plan.suite, cache_folder(), self.drawn
+        classifier = make_classifier(
+            suite, self.plan.blueprint, drawn.train, len(drawn.classes), seed, cache, self.track, download=self.download
+        )
+        _refuse_diverged(suite, classifier, seed)
+        exposed = {name for names in self.by_exposure for name in names}
+        tested = {name for cases in self.by_exposure.values() for _, case in cases for name in case.tested}
+        return Trial(
+            suite,
+            seed,
+            self.limit,
+            self.timeout,
+            Observatory(classifier, cache, drawn.train.images[0], self.track),
+            drawn.train,
+            drawn.meta,
+            drawn.test,
+            {name: split for name, split in drawn.exposed.items() if name in exposed},
+            {name: split for name, split in drawn.unknown.items() if name in tested},
+            evidence_ms(classifier, drawn.test.images),
+        )
+
+
+def make_plan(
+    suite: Suite,
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
+    protocols: str | Sequence[str],
+    seeds: Sequence[int] | None,
+    replace: Mapping[str, str],
+    timeout: float | None = None,
+) -> Plan:
+    """Look up everything that is named, so that a wrong name costs no time.
+
+    Raises:
+        UsageError: A name or a parameter is wrong.
+        MissingPrerequisiteError: A file or package that the classifier needs is not there.
+    """
+    patterns = [protocols] if isinstance(protocols, str) else list(protocols)
+    loaded = load_protocols(patterns)
+    read = suite.replacing(dict(replace))
+    with read.blamed("classifier"):
+        blueprint = find_blueprint(read.classifier, read.code_folders, read.input.channels)
+    numbers = _seeds(read, seeds)
+    if read.weights is not None and read.weights != PRETRAINED:
+        with read.blamed("weights"):
+            for seed in numbers:
+                weights_file(read.weights, seed)
+    check_sources(read)
+    wanted = [detectors] if isinstance(detectors, (str, DetectorPlugin)) else detectors
+    return Plan(read, blueprint, choose(wanted, timeout), loaded, patterns, numbers)
+
+
+def _seeds(suite: Suite, asked_for: Sequence[int] | None) -> list[int]:
+    """The seeds that are asked for, or the suite's; a single training has one.
+
+    Raises:
+        UsageError: They are no seeds, or several of a single training.
+    """
+    if asked_for is None:
+        return [0] if suite.is_one_training and len(suite.seeds) > 1 else list(suite.seeds)
+    numbers = _whole_numbers(asked_for)
+    if suite.is_one_training and len(numbers) > 1:
+        raise UsageError(
+            f"the weights {suite.weights} are those of one training, and {len(numbers)} seeds are asked for; write "
+            "{seed} where the names of several files have the seed, or ask for one seed."
+        )
+    return numbers
+
+
+def _whole_numbers(seeds: Sequence[int]) -> list[int]:
+    """The seeds, each once; whoever calls from Python may give anything.
+
+    Raises:
+        UsageError: They are no seeds.
+    """
+    try:
+        numbers = list(dict.fromkeys(operator.index(seed) for seed in seeds))
+    except TypeError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or max(numbers) > MAX_SEED:
+        raise UsageError(f"the seeds are {seeds!r}; expected one or more whole numbers from 0 to {MAX_SEED}.")
+    return numbers
+
+
+def _cells_of(chosen: Chosen | Broken, by_exposure: Mapping[tuple[str, ...], Sequence[tuple[str, Case]]]) -> list[Cell]:
+    """One cell for each exposure, or a single one where the detector learns nothing from exposed samples."""
+    if isinstance(chosen, Chosen) and chosen.plugin.fitted_on == "exposed":
+        return [Cell(chosen, exposure, tuple(cases)) for exposure, cases in by_exposure.items()]
+    return [Cell(chosen, (), tuple(case for cases in by_exposure.values() for case in cases))]
+
+
+def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
+    """Say it once, rather than by every detector that is given logits of NaN.
+
+    Raises:
+        OodbenchError: A weight is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in classifier.network.state_dict().values()):
+        raise OodbenchError(
+            f"the training of the classifier {classifier.name} with seed {seed} diverged to weights of NaN or "
+            f"infinity; lower training.learning_rate of the suite {suite.name} from {suite.training.learning_rate}."
+        )
