@@ -1,7 +1,7 @@
 """A run: from a suite and detectors to records, each expensive step once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from oodbench import registry
@@ -11,7 +11,7 @@ from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import OodbenchError, UsageError
 from oodbench.execution.serial import run_serially
 from oodbench.folders import cache_folder, data_folder
-from oodbench.plan import Benchmark, make_plan
+from oodbench.plan import Benchmark, Plan, make_plan
 from oodbench.progress import Track, silent
 from oodbench.records.record import Record
 from oodbench.records.store import Rerun, Store
@@ -76,6 +76,60 @@ def run(
         OodbenchError: Nothing could be run (a cell that fails is a record instead), or cells that were run again gave
             other scores than their finished records.
     """
+    plan = look_up(
+        suite,
+        detectors,
+        protocols,
+        seeds,
+        classifier=classifier,
+        weights=weights,
+        penultimate=penultimate,
+        replace=replace,
+        plugins=plugins,
+        limit=limit,
+        skip_missing=skip_missing,
+        timeout=timeout,
+    )
+    store = Store.open(Path(out), rerun)
+    benchmark = read_data(plan, data=data, download=download, track=track)
+    return complete(run_serially(benchmark, store), store)
+
+
+def complete(records: Iterable[Record], store: Store) -> list[Record]:
+    """All records, when they are there.
+
+    Raises:
+        OodbenchError: Cells that were run again gave other scores than their finished records.
+    """
+    found = list(records)
+    if store.conflicts:
+        raise OodbenchError(
+            f"{len(store.conflicts)} cells gave other scores than their finished records, which are kept: "
+            f"{', '.join(store.conflicts)}."
+        )
+    return found
+
+
+def look_up(
+    suite: str,
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
+    protocols: str | Sequence[str],
+    seeds: Sequence[int] | None,
+    *,
+    classifier: str | None,
+    weights: str | Path | None,
+    penultimate: str | None,
+    replace: Mapping[str, str] | None,
+    plugins: Sequence[str | Path],
+    limit: int | None,
+    skip_missing: bool,
+    timeout: float | None,
+) -> Plan:
+    """Look up what is named, before any data is read; see ``run`` for the arguments.
+
+    Raises:
+        OodbenchError: A name or a parameter is wrong, or a package or file is not there.
+    """
     for file in plugins:
         registry.load_file(Path(file))
     _check_limit(limit)
@@ -84,22 +138,29 @@ def run(
     given = read.with_classifier(classifier, None if weights is None else str(weights), penultimate)
     if read.weights is not None and given.weights is None:
         logger.warning("the weights of the suite are those of its own classifier; %s is trained.", given.classifier)
-    plan = make_plan(given, detectors, protocols, seeds, replace or {}, timeout)
-    store = Store.open(Path(out), rerun)
+    return make_plan(
+        given, detectors, protocols, seeds, replace or {}, limit=limit, skip_missing=skip_missing, timeout=timeout
+    )
+
+
+def read_data(plan: Plan, *, data: str | Path | None, download: bool, track: Track) -> Benchmark:
+    """Read the data of a plan; see ``run`` for the arguments.
+
+    Raises:
+        OodbenchError: It is not there, or its splits share samples.
+    """
     check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
     drawn = draw_splits(
-        plan.suite, data_folder(data), download=download, limit=limit, skip_missing=skip_missing, track=track
+        plan.suite,
+        data_folder(data),
+        download=download,
+        limit=plan.limit,
+        skip_missing=plan.skip_missing,
+        track=track,
     )
     for name, looked_for in drawn.missing.items():
         logger.warning("%s is left out: looked for %s.", name, looked_for)
-    benchmark = Benchmark(plan, drawn, limit, timeout, track, download)
-    records = list(run_serially(benchmark, store))
-    if store.conflicts:
-        raise OodbenchError(
-            f"{len(store.conflicts)} cells gave other scores than their finished records, which are kept: "
-            f"{', '.join(store.conflicts)}."
-        )
-    return records
+    return Benchmark(plan, drawn, track, download)
 
 
 def _check_limit(limit: int | None) -> None:

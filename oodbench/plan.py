@@ -28,7 +28,19 @@ from oodbench.trial import Trial
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs to know before it computes anything; ``patterns`` are what the protocols are meant by."""
+    """All that a run needs to know before it computes anything.
+
+    Attributes:
+        suite: The suite, with what was given instead of its own.
+        blueprint: Builds the classifier.
+        detectors: The detectors.
+        protocols: By name.
+        patterns: What the protocols are meant by.
+        seeds: Of the classifier's training.
+        limit: At most so many samples of each split, if not all.
+        skip_missing: Whether to go on without unknown sets that are not there.
+        timeout: Seconds that a detector may take, if there is a limit.
+    """
 
     suite: Suite
     blueprint: Blueprint
@@ -36,6 +48,9 @@ class Plan:
     protocols: dict[str, Protocol]
     patterns: list[str]
     seeds: list[int]
+    limit: int | None = None
+    skip_missing: bool = False
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,16 +68,12 @@ class Benchmark:
     Attributes:
         plan: What to run.
         drawn: The samples.
-        limit: How many samples of each split were kept, if not all.
-        timeout: Seconds that a detector may take, if there is a limit.
         track: Shows progress.
         download: Whether pretrained weights may be downloaded.
     """
 
     plan: Plan
     drawn: SuiteData
-    limit: int | None
-    timeout: float | None
     track: Track
     download: bool
 
@@ -96,8 +107,8 @@ class Benchmark:
         return Trial(
             suite,
             seed,
-            self.limit,
-            self.timeout,
+            self.plan.limit,
+            self.plan.timeout,
             Observatory(classifier, cache, drawn.train.images[0], self.track),
             drawn.train,
             drawn.meta,
@@ -114,6 +125,9 @@ def make_plan(
     protocols: str | Sequence[str],
     seeds: Sequence[int] | None,
     replace: Mapping[str, str],
+    *,
+    limit: int | None = None,
+    skip_missing: bool = False,
     timeout: float | None = None,
 ) -> Plan:
     """Look up everything that is named, so that a wrong name costs no time.
@@ -134,7 +148,7 @@ def make_plan(
                 weights_file(read.weights, seed)
     check_sources(read)
     wanted = [detectors] if isinstance(detectors, (str, DetectorPlugin)) else detectors
-    return Plan(read, blueprint, choose(wanted, timeout), loaded, patterns, numbers)
+    return Plan(read, blueprint, choose(wanted, timeout), loaded, patterns, numbers, limit, skip_missing, timeout)
 
 
 def _seeds(suite: Suite, asked_for: Sequence[int] | None) -> list[int]:

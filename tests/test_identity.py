@@ -53,9 +53,10 @@ def cells(tmp_path, change=None, detectors=("entropy", "energy"), protocols="*",
     (tmp_path / "suite.toml").write_text("".join(f"{key} = {toml(value)}\n" for key, value in table.items()))
     suite = read_suite(str(tmp_path / "suite.toml"))
     suite = suite.with_classifier(*(changes.get(key) for key in ("classifier", "weights", "penultimate")))
-    plan = make_plan(suite, list(detectors), protocols, seeds, changes.get("replace", {}))
+    others = {"limit": limit, "timeout": changes.get("timeout")}
+    plan = make_plan(suite, list(detectors), protocols, seeds, changes.get("replace", {}), **others)
     drawn = draw_splits(plan.suite, tmp_path, limit=limit)
-    benchmark = Benchmark(plan, drawn, limit, changes.get("timeout"), silent, False)
+    benchmark = Benchmark(plan, drawn, silent, False)
     found = {}
     for seed in benchmark.seeds:
         trial = benchmark.trial(seed)

@@ -62,8 +62,8 @@ from oodbench.suites.suite import read_suite
 
 out, plugin, detectors = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 registry.load_file(Path(plugin))
-plan = make_plan(read_suite("digits"), detectors, "*", [0, 1], {})
-benchmark = Benchmark(plan, draw_splits(plan.suite, Path(), limit=50), 50, None, silent, False)
+plan = make_plan(read_suite("digits"), detectors, "*", [0, 1], {}, limit=50)
+benchmark = Benchmark(plan, draw_splits(plan.suite, Path(), limit=50), silent, False)
 
 def start():
     process = os.fork()

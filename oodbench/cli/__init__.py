@@ -18,6 +18,8 @@ from oodbench.errors import OodbenchError, one_line
 
 VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
+    "plan": "Print a plan that workers share.",
+    "worker": "Do a share of a plan.",
     "list": "List the plugins of a kind.",
     "info": "Say what a plugin is; of a data set, draw a contact sheet.",
     "new": "Make a plugin package to start from.",

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,8 +68,7 @@ class Chosen:
     @property
     def label(self) -> str:
         """Its name with the parameters that were given."""
-        given = ",".join(f"{name}={value}" for name, value in self.given.items())
-        return f"{self.name}:{given}" if given else self.name
+        return _label(self.name, self.given)
 
     @property
     def key(self) -> str:
@@ -92,6 +91,16 @@ class Broken:
     given: dict[str, Any]
     provider: Provider
     failure: Failure
+
+    @property
+    def label(self) -> str:
+        """Its name with the parameters that were given."""
+        return _label(self.name, self.given)
+
+
+def _label(name: str, given: Mapping[str, Any]) -> str:
+    texts = ",".join(f"{key}={value}" for key, value in given.items())
+    return f"{name}:{texts}" if texts else name
 
 
 def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None) -> list[Chosen | Broken]:

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from oodbench.cells import Draft, drafts, run_cell
 from oodbench.plan import Benchmark, Job
@@ -11,32 +13,37 @@ from oodbench.threads import single_threaded
 from oodbench.trial import Trial
 
 
-def run_serially(benchmark: Benchmark, store: Store) -> Iterator[Record]:
-    """The records of all jobs, seed by seed; what is finished already is taken as it is.
+def run_serially(benchmark: Benchmark, store: Store, jobs: Sequence[Job] | None = None) -> Iterator[Record]:
+    """The records of all jobs, or of some, seed by seed; what is finished already is taken as it is.
 
     A job that another process is at is left to it, and looked at again when all others are done: if that process ended
     before it was through, it is done here.
     """
-    for seed in benchmark.seeds:
-        trial = benchmark.trial(seed)
-        asked_for = [(job, drafts(trial, job.cell)) for job in benchmark.jobs(seed)]
-        found: dict[int, list[Record]] = {}
-        for i, (_, of_job) in enumerate(asked_for):
-            kept = _kept(of_job, store)
-            if len(kept) == len(of_job):
-                found[i] = list(kept.values())
-        if len(found) < len(asked_for):
-            trial.gather()
-        with single_threaded():
-            for i, (job, of_job) in enumerate(benchmark.track(asked_for, len(asked_for), f"detectors, seed {seed}")):
-                done = found.get(i) or run_job(trial, job, of_job, store, wait=False)
-                if done is not None:
-                    found[i] = done
-            for i, (job, of_job) in enumerate(asked_for):
-                if i not in found:
-                    found[i] = run_job(trial, job, of_job, store, wait=True) or []
-        for i in range(len(asked_for)):
-            yield from found[i]
+    every = [job for seed in benchmark.seeds for job in benchmark.jobs(seed)] if jobs is None else jobs
+    for seed, of_seed in groupby(every, key=attrgetter("seed")):
+        yield from _of_seed(benchmark, store, seed, list(of_seed))
+
+
+def _of_seed(benchmark: Benchmark, store: Store, seed: int, jobs: Sequence[Job]) -> Iterator[Record]:
+    trial = benchmark.trial(seed)
+    asked_for = [(job, drafts(trial, job.cell)) for job in jobs]
+    found: dict[int, list[Record]] = {}
+    for i, (_, of_job) in enumerate(asked_for):
+        kept = _kept(of_job, store)
+        if len(kept) == len(of_job):
+            found[i] = list(kept.values())
+    if len(found) < len(asked_for):
+        trial.gather()
+    with single_threaded():
+        for i, (job, of_job) in enumerate(benchmark.track(asked_for, len(asked_for), f"detectors, seed {seed}")):
+            done = found.get(i) or run_job(trial, job, of_job, store, wait=False)
+            if done is not None:
+                found[i] = done
+        for i, (job, of_job) in enumerate(asked_for):
+            if i not in found:
+                found[i] = run_job(trial, job, of_job, store, wait=True) or []
+    for i in range(len(asked_for)):
+        yield from found[i]
 
 
 def run_job(trial: Trial, job: Job, asked_for: Sequence[Draft], store: Store, *, wait: bool) -> list[Record] | None:

@@ -1,0 +1,51 @@
+"""``oodbench worker``."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from oodbench.cli.options import data_option, store_options
+from oodbench.cli.output import results_only
+
+
+@click.command(name="worker", short_help="Do a share of a plan.")
+@click.option(
+    "--plan",
+    "file",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="What `oodbench plan` printed.",
+)
+@click.option("--shard", default="1/1", show_default=True, metavar="K/N", help="The K-th of N shares.")
+@data_option
+@store_options
+def command(file: Path, shard: str, data: Path | None, out: Path, rerun: Literal["missing", "failed", "all"]) -> int:
+    """Do a share of what `oodbench plan` printed, for arrays of jobs and matrices of continuous integration.
+
+    Workers need no connection: they meet in the folders --out and $OODBENCH_CACHE, or each has its own, and `oodbench
+    leaderboard build` takes all of them. Paths in the plan are those that it was made with. Exit status 1 if a cell
+    failed.
+    """
+    from oodbench.benchmark import complete, look_up, read_data
+    from oodbench.cli.terminal import progress
+    from oodbench.execution.serial import run_serially
+    from oodbench.execution.shards import jobs_of_share, read_plan, share
+    from oodbench.records.store import Store
+
+    plan = read_plan(file)
+    mine = share(plan.jobs, shard)
+    with results_only(), progress() as track:
+        wanted = look_up(**plan.asked.model_dump())
+        store = Store.open(out, rerun)
+        benchmark = read_data(wanted, data=data, download=False, track=track)
+        jobs = jobs_of_share(benchmark, mine)
+        records = complete(run_serially(benchmark, store, jobs), store)
+    found = Counter(record.status for record in records)
+    click.echo(
+        f"{len(records)} records of {len(mine)} jobs in {out} ({found['failed']} failed, {found['skipped']} skipped).",
+        err=True,
+    )
+    return 1 if found["failed"] else 0
