@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,11 +11,21 @@ import pytest
 import oodbench
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A cache that one run has filled."""
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OODBENCH_CACHE", str(folder / "cache"))
+        oodbench.run("digits", ["entropy"], ["known"], [0], limit=40, out=folder / "out")
+    return folder / "cache"
+
+
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache that one run has filled; its entries, the least recently used first."""
+def cache(filled, tmp_path, monkeypatch):
+    """A copy of it; its entries, the least recently used first."""
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
-    oodbench.run("digits", ["entropy"], ["known"], [0], limit=40, out=tmp_path / "out")
+    shutil.copytree(filled, tmp_path / "cache")
     files = sorted((tmp_path / "cache").rglob("*.safetensors"))
     for age, file in enumerate(files):
         os.utime(file, (1e9 + age, 1e9 + age))

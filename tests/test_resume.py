@@ -20,7 +20,7 @@ from oodbench.locks import exclusively
 from oodbench.records.record import Record
 
 KILLS = 50
-SOON_S = 1.5
+SOON_S = 0.6
 
 COUNTED = '''
 import os
@@ -192,7 +192,7 @@ def _killed_until_it_is_through(driver, chance, seconds):
     finished, fits, kills = {}, {}, 0
     while True:
         # Most kills come early, when there is most to be lost; but on a slow machine, too, some have to come late.
-        longest = seconds if kills % 5 == 4 else SOON_S
+        longest = seconds if kills % 10 == 9 else SOON_S
         outcome = driver(f"kill {chance.uniform(0, longest):.3f}")
         for name, content in finished.items():
             assert (driver.out / "records" / name).read_bytes() == content, "never written again"
