@@ -65,18 +65,6 @@ def check_folder(folder: Path, what: str, option: str) -> None:
         raise UsageError(f"{what} {folder} cannot be written to: {_reason(cause)}; choose another {option}.") from cause
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder if it is not there.
-
-    Raises:
-        OodbenchError: It cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise OodbenchError(f"the folder {folder} cannot be made: {_reason(cause)}.") from cause
-
-
 def remove_orphans(folder: Path) -> None:
     """Remove temporary files of processes of this machine that ended before they could."""
     for file in folder.glob(f".{_HOST}-*.tmp"):

@@ -85,13 +85,12 @@ def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Store) ->
     kept = None if isinstance(sheet, Failure) else _keep_scores(trial, sheet, store)
     for draft in wanted:
         record = _record(trial, chosen, draft)
-        found = sheet if isinstance(sheet, Failure) else _evaluated(record, trial, draft.case, sheet)
+        if isinstance(sheet, Failure):
+            found: dict[str, Any] | Failure = sheet
+        else:
+            found = attempt("evaluate", partial(_finished, record, trial, draft.case, sheet))
         record = record.model_copy(update=vars(found) if isinstance(found, Failure) else {**found, "scores": kept})
         yield store.keep(record)
-
-
-def _evaluated(record: Record, trial: Trial, case: Case, sheet: ScoreSheet) -> dict[str, Any] | Failure:
-    return attempt("evaluate", lambda: _finished(record, trial, case, sheet))
 
 
 def _keep_scores(trial: Trial, sheet: ScoreSheet, store: Store) -> ScoresPart | None:

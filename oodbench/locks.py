@@ -17,7 +17,7 @@ def exclusively(file: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock while inside; the file of the lock is removed at the end.
 
     Args:
-        file: Names the lock; all processes that see the same file share it.
+        file: Names the lock; all processes that see the same file share it. Its folder is made if it is not there.
         wait: Whether to wait for whoever holds it.
 
     Yields:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from oodbench.atomic import make_folder
 from oodbench.cache.tensor_files import Kept, read_tensors, write_tensors
 from oodbench.locks import exclusively
 
@@ -29,7 +28,6 @@ def kept_or_made(cache: Path, kind: str, identity: Mapping[str, Any], make: Call
     file = cache / kind / f"{key}.safetensors"
     kept = read_tensors(file)
     if kept is None:
-        make_folder(file.parent)
         with exclusively(file.with_suffix(".lock")):
             kept = read_tensors(file)  # somebody else may have made it meanwhile
             if kept is None:

@@ -1,6 +1,6 @@
 """What the cache holds, whether it is whole, and what may go."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,12 @@ def cache_entries(cache: Path) -> list[CacheEntry]:
     return sorted((entry for kind in KINDS for entry in _of_kind(cache, kind)), key=lambda entry: entry.used)
 
 
-def discard_damaged(cache: Path, track: Track) -> list[tuple[CacheEntry, str]]:
-    """Read every entry, and remove those that are not what was written.
+def discard_damaged(entries: Sequence[CacheEntry], track: Track) -> list[tuple[CacheEntry, str]]:
+    """Read entries, and remove those that are not what was written.
 
     Returns:
         The damaged ones, with what is wrong with each.
     """
-    entries = cache_entries(cache)
     damaged = []
     for entry in track(entries, len(entries), "verifying the cache"):
         found = verified(entry.file)

@@ -56,12 +56,12 @@ def verify() -> int:
     from oodbench.cli.terminal import progress
     from oodbench.folders import cache_folder
 
-    total = len(cache_entries(cache_folder()))
+    entries = cache_entries(cache_folder())
     with progress() as track:
-        damaged = discard_damaged(cache_folder(), track)
+        damaged = discard_damaged(entries, track)
     for entry, reason in damaged:
         click.echo(f"removed {entry.file}: {reason}")
-    click.echo(f"{total} entries, {len(damaged)} damaged.")
+    click.echo(f"{len(entries)} entries, {len(damaged)} damaged.")
     return 1 if damaged else 0
 
 

@@ -24,24 +24,27 @@ def command(kind: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     with results_only():
         for file in plugins:
             registry.load_file(file)
-    if kind == "plugins":
-        with results_only():
-            rows = [_of_distribution(name) for name in _distributions()]
-            rows += [
-                {"name": name, "provides": "", "problems": problem, "summary": ""}
-                for name, problem in registry.unreadable().items()
-            ]
-    else:
-        rows = [
-            {"name": entry.name, "from": f"{entry.distribution} {entry.version}", "target": entry.target}
-            for entry in registry.entries(next(one for one in registry.KINDS if one == kind)).values()
-        ]
+        rows = _packages() if kind == "plugins" else _of_kind(next(one for one in registry.KINDS if one == kind))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     widths = {key: max(len(str(row[key])) for row in rows) for key in rows[0]} if rows else {}
     for row in rows:
         click.echo("  ".join(str(row[key]).ljust(width) for key, width in widths.items()).rstrip())
+
+
+def _of_kind(kind: registry.Kind) -> list[dict[str, str]]:
+    return [
+        {"name": entry.name, "from": f"{entry.distribution} {entry.version}", "target": entry.target}
+        for entry in registry.entries(kind).values()
+    ]
+
+
+def _packages() -> list[dict[str, str]]:
+    return [_of_distribution(name) for name in _distributions()] + [
+        {"name": name, "provides": "", "problems": problem, "summary": ""}
+        for name, problem in registry.unreadable().items()
+    ]
 
 
 def _every() -> list[registry.Entry]:

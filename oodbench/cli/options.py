@@ -13,6 +13,9 @@ data_option = click.option(
     metavar="DIR",
     help="Folder of the data sets. Default: $OODBENCH_DATA, else a folder of the user.",
 )
+download_option = click.option(
+    "--download", is_flag=True, help="Download data sets and pretrained weights that are not there."
+)
 plugin_option = click.option(
     "--plugin",
     "plugins",

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from oodbench.cli.options import asked_for, asked_options, data_option
+from oodbench.cli.options import asked_for, asked_options, data_option, download_option
 from oodbench.cli.output import results_only
 
 
 @click.command(name="plan", short_help="Print a plan that workers share.")
 @asked_options
 @data_option
-@click.option("--download", is_flag=True, help="Download data sets and pretrained weights that are not there.")
+@download_option
 def command(data: Path | None, download: bool, **asked: Any) -> None:  # noqa: ANN401
     """Print what `oodbench run` with the same options would do, as JSON, for `oodbench worker`.
 

@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from oodbench.cli.options import asked_for, asked_options, data_option, store_options
+from oodbench.cli.options import asked_for, asked_options, data_option, download_option, store_options
 from oodbench.cli.output import results_only
+
+if TYPE_CHECKING:
+    from oodbench.records.store import Rerun
 
 
 @click.command(name="run", short_help="Run detectors on a suite.")
 @asked_options
 @data_option
-@click.option("--download", is_flag=True, help="Download data sets and pretrained weights that are not there.")
+@download_option
 @store_options
 @click.option("--importance", is_flag=True, help="Also say which inputs each `meta` detector relies on.")
 @click.option("--json", "as_json", is_flag=True, help="Print records and claims as JSON.")  # fmt: skip
@@ -21,7 +24,7 @@ def command(
     data: Path | None,
     download: bool,
     out: Path,
-    rerun: Literal["missing", "failed", "all"],
+    rerun: "Rerun",
     importance: bool,
     as_json: bool,
     **asked: Any,  # noqa: ANN401

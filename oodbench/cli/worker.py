@@ -2,12 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from oodbench.cli.options import data_option, store_options
 from oodbench.cli.output import results_only
+
+if TYPE_CHECKING:
+    from oodbench.records.store import Rerun
 
 
 @click.command(name="worker", short_help="Do a share of a plan.")
@@ -22,7 +25,7 @@ from oodbench.cli.output import results_only
 @click.option("--shard", default="1/1", show_default=True, metavar="K/N", help="The K-th of N shares.")
 @data_option
 @store_options
-def command(file: Path, shard: str, data: Path | None, out: Path, rerun: Literal["missing", "failed", "all"]) -> int:
+def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun") -> int:
     """Do a share of what `oodbench plan` printed, for arrays of jobs and matrices of continuous integration.
 
     Workers need no connection: they meet in the folders --out and $OODBENCH_CACHE, or each has its own, and `oodbench

@@ -51,4 +51,4 @@ def _scores(packed: bytes, files: Sequence[str]) -> NDArray[np.float64] | str:
         with torch.no_grad():
             return np.asarray(detector.score(evidence), dtype=np.float64)
     except BaseException as error:  # whatever it is, the other process has to answer
-        return f"{described(error)}"
+        return described(error)

@@ -7,6 +7,7 @@ side by side, so that duplicates inside one data set can be dropped and never st
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
 from shlex import quote
@@ -58,7 +59,7 @@ class Split:
     official: int | None
     class_names: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the images with their labels, in their order."""
         content = hashlib.sha256()

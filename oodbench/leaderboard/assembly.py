@@ -14,8 +14,8 @@ from oodbench.leaderboard.tables import datasets_of, suites_of, tables
 from oodbench.records.record import DatasetPart, Record
 from oodbench.records.verification import Measured
 
-# Fields of records that came after boards were published, and what they are where a record lacks them.
-LATER = {"identity_version": 1, "phase": None}
+# Fields of records that came after boards were published.
+LATER = ("identity_version", "phase")
 
 
 def boards(cells: Sequence[Measured], note: str = "", command: str = "") -> list[Board]:
@@ -80,7 +80,7 @@ def digest(records: Sequence[Record]) -> str:
     content = hashlib.sha256()
     for record in sorted(records, key=lambda one: one.cell_id):
         # What records of before did not say changes nothing of boards that were made of them.
-        unsaid = {name for name, default in LATER.items() if getattr(record, name) == default}
+        unsaid = {name for name in LATER if getattr(record, name) == Record.model_fields[name].default}
         content.update(record.model_dump_json(exclude=unsaid).encode() + b"\n")
     return content.hexdigest()
 

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from oodbench import registry
-from oodbench.records.record import Provenance
+from oodbench.records.record import NUMERICAL, Provenance
 
-PACKAGES = ("oodbench", "pytorch-ood", "torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow")
+PACKAGES = ("oodbench", "pytorch-ood", *NUMERICAL)
 
 
 def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Provenance:

@@ -11,7 +11,7 @@ from oodbench.errors import Phase
 
 # 2: the versions of numerical packages are part of a cell's identity.
 IDENTITY_VERSION: Literal[2] = 2
-NUMERICAL = ("numpy", "pillow", "scikit-learn", "scipy", "torch", "torchvision")
+NUMERICAL = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow")
 
 
 class _Part(BaseModel):
