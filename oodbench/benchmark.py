@@ -1,15 +1,21 @@
 """A run: from a suite and detectors to records, each expensive step once."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from oodbench import registry
 from oodbench.atomic import check_folder
 from oodbench.datasets.splits import draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.errors import OodbenchError, UsageError
+from oodbench.errors import UsageError
+from oodbench.evidence.collection import processors
+from oodbench.execution.asked import Asked
+from oodbench.execution.errand import Site
+from oodbench.execution.outcome import Outcome, outcome
 from oodbench.execution.serial import run_serially
+from oodbench.execution.surroundings import surroundings
 from oodbench.folders import cache_folder, data_folder
 from oodbench.plan import Benchmark, Plan, make_plan
 from oodbench.progress import Track, silent
@@ -18,6 +24,9 @@ from oodbench.records.store import Rerun, Store
 from oodbench.suites.suite import read_suite
 
 logger = logging.getLogger(__name__)
+
+Executor = Literal["serial", "dask"]
+"""Who runs the jobs: this process, or those of a Dask cluster."""
 
 DEFAULT_OUT = Path("oodbench-results")
 # One sample alone has nothing to be told from.
@@ -42,6 +51,10 @@ def run(
     skip_missing: bool = False,
     timeout: float | None = None,
     rerun: Rerun = "failed",
+    executor: Executor = "serial",
+    scheduler: str | None = None,
+    workers: int | None = None,
+    resources: Mapping[str, float] | None = None,
     track: Track = silent,
 ) -> list[Record]:
     """Run detectors on a suite; the same as ``oodbench run``.
@@ -67,15 +80,78 @@ def run(
             longer fails.
         rerun: Which cells are run that have a record in ``out`` already: none (``missing``), those that failed, or all;
             a finished record is never overwritten.
+        executor: Who runs the jobs: this process, or ``dask``, which starts processes on this machine or uses a
+            cluster; a script that starts them needs ``if __name__ == "__main__":``. The numbers are the same.
+        scheduler: Address of a Dask scheduler that runs already.
+        workers: How many processes are started otherwise; by default, one a processor.
+        resources: What a job takes of a worker's Dask resources, such as ``{"GPU": 1}``.
         track: Shows progress.
 
     Returns:
         One record for each cell.
 
     Raises:
-        OodbenchError: Nothing could be run (a cell that fails is a record instead), or cells that were run again gave
-            other scores than their finished records.
+        OodbenchError: Nothing could be run (a cell that fails is a record instead), a seed has no classifier, or cells
+            that were run again gave other scores than their finished records. The records of all others are kept.
     """
+    found = execute(
+        suite,
+        detectors,
+        protocols,
+        seeds,
+        classifier=classifier,
+        weights=weights,
+        penultimate=penultimate,
+        data=data,
+        download=download,
+        replace=replace,
+        plugins=plugins,
+        out=out,
+        limit=limit,
+        skip_missing=skip_missing,
+        timeout=timeout,
+        rerun=rerun,
+        executor=executor,
+        scheduler=scheduler,
+        workers=workers,
+        resources=resources,
+        track=track,
+    )
+    if found.problem is not None:
+        raise found.problem
+    return list(found.records)
+
+
+def execute(
+    suite: str,
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
+    protocols: str | Sequence[str],
+    seeds: Sequence[int] | None,
+    *,
+    classifier: str | None,
+    weights: str | Path | None,
+    penultimate: str | None,
+    data: str | Path | None,
+    download: bool,
+    replace: Mapping[str, str] | None,
+    plugins: Sequence[str | Path],
+    out: str | Path,
+    limit: int | None,
+    skip_missing: bool,
+    timeout: float | None,
+    rerun: Rerun,
+    executor: Executor,
+    scheduler: str | None,
+    workers: int | None,
+    resources: Mapping[str, float] | None,
+    track: Track,
+) -> Outcome:
+    """What ``run`` does, with what there is to be said beside the records; see there for the arguments.
+
+    Raises:
+        OodbenchError: Nothing could be run.
+    """
+    _check_executor(executor, scheduler, workers, resources)
     plan = look_up(
         suite,
         detectors,
@@ -90,24 +166,37 @@ def run(
         skip_missing=skip_missing,
         timeout=timeout,
     )
+    if executor == "dask":
+        asked = _asked(
+            suite=suite,
+            detectors=[detectors] if isinstance(detectors, (str, DetectorPlugin)) else list(detectors),
+            protocols=[protocols] if isinstance(protocols, str) else list(protocols),
+            seeds=plan.seeds,
+            classifier=classifier,
+            weights=None if weights is None else str(weights),
+            penultimate=penultimate,
+            replace=dict(replace or {}),
+            plugins=[str(file) for file in plugins],
+            limit=limit,
+            skip_missing=skip_missing,
+            timeout=timeout,
+        )
     store = Store.open(Path(out), rerun)
     benchmark = read_data(plan, data=data, download=download, track=track)
-    return complete(run_serially(benchmark, store), store)
+    if executor == "serial":
+        return outcome(run_serially(benchmark, store), store)
 
+    from oodbench.execution.dask import Cluster, run_on_dask
 
-def complete(records: Iterable[Record], store: Store) -> list[Record]:
-    """All records, when they are there.
-
-    Raises:
-        OodbenchError: Cells that were run again gave other scores than their finished records.
-    """
-    found = list(records)
-    if store.conflicts:
-        raise OodbenchError(
-            f"{len(store.conflicts)} cells gave other scores than their finished records, which are kept: "
-            f"{', '.join(store.conflicts)}."
-        )
-    return found
+    site = Site(
+        asked=asked,
+        data=None if data is None else str(data),
+        download=download,
+        folder=str(Path.cwd()),
+        surroundings=surroundings(benchmark),
+    )
+    where = Cluster(scheduler, workers or processors(), resources or {})
+    return outcome(run_on_dask(benchmark, store, site, where), store)
 
 
 def look_up(
@@ -161,6 +250,37 @@ def read_data(plan: Plan, *, data: str | Path | None, download: bool, track: Tra
     for name, looked_for in drawn.missing.items():
         logger.warning("%s is left out: looked for %s.", name, looked_for)
     return Benchmark(plan, drawn, track, download)
+
+
+def _asked(detectors: Sequence[str | DetectorPlugin], **others: Any) -> Asked:  # noqa: ANN401
+    """What another process can be given.
+
+    Raises:
+        UsageError: A detector is an object of this process.
+    """
+    for one in detectors:
+        if isinstance(one, DetectorPlugin):
+            raise UsageError(
+                f"the detector {one.name} is known to this process alone; write it to a file, and give that as plugin "
+                "and its name as detector."
+            )
+    return Asked.model_validate({"detectors": detectors, **others})
+
+
+def _check_executor(
+    executor: str, scheduler: str | None, workers: int | None, resources: Mapping[str, float] | None
+) -> None:
+    if executor not in get_args(Executor):
+        raise UsageError(f"the executor is {executor!r}; expected one of: {', '.join(get_args(Executor))}.")
+    if executor == "serial" and (scheduler or workers or resources):
+        raise UsageError("scheduler, workers and resources are those of the executor dask; name that, too.")
+    if scheduler is not None and workers is not None:
+        raise UsageError("the workers of a running scheduler are what they are; leave workers out, or the scheduler.")
+    if workers is not None and workers < 1:
+        raise UsageError(f"the number of workers is {workers!r}; expected a whole number from 1, or None.")
+    for name, amount in (resources or {}).items():
+        if not amount > 0:
+            raise UsageError(f"the resource {name} is {amount!r}; expected a number above 0.")
 
 
 def _check_limit(limit: int | None) -> None:

@@ -30,7 +30,7 @@ from oodbench.records.record import (
     cell_id,
 )
 from oodbench.records.results import Samples, results
-from oodbench.records.store import Store
+from oodbench.records.store import Keeper, score_file
 from oodbench.registry import Kind
 from oodbench.scoresheet import Key, Scored, ScoreSheet, key_of, score_sheet
 from oodbench.trial import Trial
@@ -72,7 +72,7 @@ def drafts(trial: Trial, cell: Cell) -> list[Draft]:
     return [_draft(trial, detector, protocol, case) for protocol, case in cell.cases]
 
 
-def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Store) -> Iterator[Record]:
+def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Keeper) -> Iterator[Record]:
     """Fit the detector once, score each test set once, and keep the records of the wanted cases.
 
     A detector that fails costs its own cells only.
@@ -93,10 +93,14 @@ def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Store) ->
         yield store.keep(record)
 
 
-def _keep_scores(trial: Trial, sheet: ScoreSheet, store: Store) -> ScoresPart | None:
-    """Write the scores of every test set of the run, so that all cases of a detector share one file."""
+def _keep_scores(trial: Trial, sheet: ScoreSheet, store: Keeper) -> ScoresPart | None:
+    """Keep the scores of every test set of the run, so that all cases of a detector share one file."""
     sets = [(split, found.scores) for split in trial.tested() if isinstance(found := sheet.of(split), Scored)]
-    return store.keep_scores(_table(trial, sets)) if sets else None
+    if not sets:
+        return None
+    file = score_file(_table(trial, sets))
+    store.keep_scores(file)
+    return file.part
 
 
 def _found(trial: Trial, case: Case, sheet: ScoreSheet) -> dict[Key, Scored] | Failure:

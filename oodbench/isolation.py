@@ -1,5 +1,6 @@
 """What a plugin may not do to others: never return, or leave the process other than it was."""
 
+import faulthandler
 import os
 import random
 import signal
@@ -8,7 +9,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,9 @@ T = TypeVar("T")
 # A plugin that catches everything is told again.
 REMINDER_S = 0.5
 LONGEST_S = 1e9
+# Whether this process may be ended to stop a plugin that is not back in Python that many seconds after its time limit.
+expendable = False
+GRACE_S = 5.0
 # Characters of a traceback that a record keeps, from its end.
 TRACEBACK = 20_000
 
@@ -122,7 +126,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     before, tracing = signal.signal(signal.SIGALRM, interrupt), sys.gettrace()
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds, REMINDER_S)
-        yield
+        with _end_of_process(seconds + GRACE_S) if expendable else nullcontext():
+            yield
     except KeyboardInterrupt:
         raise
     except BaseException:  # it may have made another one of what it was told
@@ -135,6 +140,17 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         sys.settrace(tracing)
     if told:
         raise TimeoutExceededError(f"it took longer than {seconds:g} seconds, which is its time limit")
+
+
+@contextmanager
+def _end_of_process(seconds: float) -> Iterator[None]:
+    """End the process with exit status 1 if this takes longer, even in native code that holds the interpreter."""
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(min(seconds, LONGEST_S / 1e3), exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _ignore(frame: FrameType, event: str, argument: object) -> None:

@@ -113,7 +113,19 @@ IDENTITY_OF_A_SUITE = {
 IDENTITY_OF_A_RUN = {
     "suite", "detectors", "protocols", "seeds", "classifier", "weights", "penultimate", "replace", "plugins", "limit",
 }  # fmt: skip
-RUN_TIME = {"data", "download", "out", "skip_missing", "timeout", "rerun", "track"}
+RUN_TIME = {
+    "data",
+    "download",
+    "out",
+    "skip_missing",
+    "timeout",
+    "rerun",
+    "executor",
+    "scheduler",
+    "workers",
+    "resources",
+    "track",
+}
 
 
 def test_every_field_of_the_configuration_is_classed():

@@ -10,7 +10,8 @@ import pytest
 import oodbench
 from oodbench.benchmark import look_up, read_data
 from oodbench.errors import MissingPrerequisiteError, UsageError
-from oodbench.execution.shards import Asked, PlannedJob, jobs_of_share, read_plan, share
+from oodbench.execution.asked import Asked
+from oodbench.execution.shards import PlannedJob, jobs_of_share, read_plan, share
 from oodbench.progress import silent
 
 RUN = ["-d", "entropy", "-d", "grad-l2:layer=conv1", "-d", "entropy-meta", "--seed", "0", "--limit", "40"]

@@ -22,7 +22,8 @@ def command(data: Path | None, download: bool, **asked: Any) -> None:  # noqa: A
     """
     from oodbench.benchmark import look_up, read_data
     from oodbench.cli.terminal import progress
-    from oodbench.execution.shards import Asked, PlanFile, planned
+    from oodbench.execution.asked import Asked
+    from oodbench.execution.shards import PlanFile, planned
 
     wanted = asked_for(asked)
     with results_only(), progress() as track:

@@ -32,8 +32,9 @@ def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun"
     leaderboard build` takes all of them. Paths in the plan are those that it was made with. Exit status 1 if a cell
     failed.
     """
-    from oodbench.benchmark import complete, look_up, read_data
+    from oodbench.benchmark import look_up, read_data
     from oodbench.cli.terminal import progress
+    from oodbench.execution.outcome import outcome
     from oodbench.execution.serial import run_serially
     from oodbench.execution.shards import jobs_of_share, read_plan, share
     from oodbench.records.store import Store
@@ -45,10 +46,13 @@ def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun"
         store = Store.open(out, rerun)
         benchmark = read_data(wanted, data=data, download=False, track=track)
         jobs = jobs_of_share(benchmark, mine)
-        records = complete(run_serially(benchmark, store, jobs), store)
-    found = Counter(record.status for record in records)
+        done = outcome(run_serially(benchmark, store, jobs), store)
+    found = Counter(record.status for record in done.records)
     click.echo(
-        f"{len(records)} records of {len(mine)} jobs in {out} ({found['failed']} failed, {found['skipped']} skipped).",
+        f"{len(done.records)} records of {len(mine)} jobs in {out} "
+        f"({found['failed']} failed, {found['skipped']} skipped).",
         err=True,
     )
+    if done.problem is not None:
+        raise done.problem
     return 1 if found["failed"] else 0

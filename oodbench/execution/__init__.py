@@ -1,1 +1,1 @@
-"""Who runs the jobs of a benchmark: this process, or several that meet in the results folder."""
+"""Who runs the jobs of a benchmark: this process, several that meet in the results folder, or a cluster."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oodbench.cells import drafts
 from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.execution.asked import Asked
 from oodbench.plan import Benchmark, Job
 
 LARGEST = 1 << 30
@@ -16,23 +17,6 @@ LARGEST = 1 << 30
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Asked(_Part):
-    """What was asked for: the arguments of ``oodbench.run`` that say what is run, rather than where and how."""
-
-    suite: str
-    detectors: list[str]
-    protocols: list[str]
-    seeds: list[int] | None
-    classifier: str | None
-    weights: str | None
-    penultimate: str | None
-    replace: dict[str, str]
-    plugins: list[str]
-    limit: int | None
-    skip_missing: bool
-    timeout: float | None
 
 
 class PlannedJob(_Part):

@@ -3,11 +3,11 @@
 import hashlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,25 @@ logger = logging.getLogger(__name__)
 
 Rerun = Literal["missing", "failed", "all"]
 """Which cells are run: those without a record; those too whose record says that they failed; or all."""
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A file of per-sample scores, and what records say of it."""
+
+    part: ScoresPart
+    content: bytes
+
+
+class Keeper(Protocol):
+    """Takes what a cell gives, as soon as it is there."""
+
+    def keep_scores(self, scores: ScoreFile) -> None:
+        """Keep per-sample scores; the records that have them come after them."""
+
+    def keep(self, record: Record) -> Record:
+        """Keep a record, and return the one that stands for its cell from now on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,8 +82,14 @@ class Store:
         wanted_again = self.rerun == "all" or (self.rerun == "failed" and record.status == "failed")
         return None if wanted_again and not is_of_this_run else record
 
-    def claimed(self, name: str, *, wait: bool) -> AbstractContextManager[bool]:
-        """Hold some work for this process alone."""
+    def finished_of(self, cells: Sequence[str]) -> dict[str, Record]:
+        """Those of some cells that need not be run, with their records."""
+        found = {cell: self.finished(cell) for cell in cells}
+        return {cell: record for cell, record in found.items() if record is not None}
+
+    def claimed(self, cells: Sequence[str], *, wait: bool) -> AbstractContextManager[bool]:
+        """Hold the cells of a job for this process alone."""
+        name = hashlib.sha256("".join(cells).encode()).hexdigest()[:16]
         return exclusively(self.out / "records" / f"{name}.lock", wait=wait)
 
     def keep(self, record: Record) -> Record:
@@ -82,25 +107,10 @@ class Store:
         write_atomically(self._file(record.cell_id), lambda path: Path(path).write_text(text, "utf-8"))
         return record
 
-    def keep_scores(self, table: pa.Table) -> ScoresPart:
-        """Write per-sample scores with the columns ``dataset``, ``index``, ``label``, ``prediction``, ``score``.
-
-        The file is named by its content, so that records of equal scores share one.
-        """
-        buffer = io.BytesIO()
-        pq.write_table(
-            table,
-            buffer,
-            compression="zstd",
-            use_dictionary=["dataset", "label", "prediction"],
-            column_encoding={"index": "DELTA_BINARY_PACKED", "score": "BYTE_STREAM_SPLIT"},
-        )
-        content = buffer.getvalue()
-        part = ScoresPart(path="", sha256=hashlib.sha256(content).hexdigest(), n=table.num_rows)
-        part = part.model_copy(update={"path": f"scores/{part.sha256[:16]}.parquet"})
-        if not self._has(part):
-            write_atomically(self.out / part.path, lambda path: Path(path).write_bytes(content))
-        return part
+    def keep_scores(self, scores: ScoreFile) -> None:
+        """Write per-sample scores, unless they are there."""
+        if not self._has(scores.part):
+            write_atomically(self.out / scores.part.path, lambda path: Path(path).write_bytes(scores.content))
 
     def _file(self, cell: str) -> Path:
         return self.out / "records" / f"{cell}.json"
@@ -126,6 +136,24 @@ class Store:
         except OSError:
             return False
         return hashlib.sha256(content).hexdigest() == scores.sha256
+
+
+def score_file(table: pa.Table) -> ScoreFile:
+    """The file of a table with the columns ``dataset``, ``index``, ``label``, ``prediction``, ``score``.
+
+    It is named by its content, so that records of equal scores share one.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        compression="zstd",
+        use_dictionary=["dataset", "label", "prediction"],
+        column_encoding={"index": "DELTA_BINARY_PACKED", "score": "BYTE_STREAM_SPLIT"},
+    )
+    content = buffer.getvalue()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ScoreFile(ScoresPart(path=f"scores/{sha256[:16]}.parquet", sha256=sha256, n=table.num_rows), content)
 
 
 def _state(file: Path) -> tuple[int, int]:

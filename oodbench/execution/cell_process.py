@@ -1,0 +1,185 @@
+"""A process that computes cells for an executor: whatever a plugin does to its process, it does to its cell alone.
+
+``python -m oodbench.execution.cell_process`` reads an errand a line and writes an answer a line, until nobody asks
+any more.
+"""
+
+import base64
+import logging
+import os
+import queue
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Thread
+from typing import NoReturn
+
+from oodbench import isolation
+from oodbench.benchmark import look_up, read_data
+from oodbench.cells import drafts, run_cell
+from oodbench.detectors.selection import Broken
+from oodbench.errors import OodbenchError, UsageError, described, one_line
+from oodbench.execution.errand import Answer, Errand, Site
+from oodbench.execution.surroundings import surroundings
+from oodbench.plan import Benchmark, Job
+from oodbench.progress import silent
+from oodbench.records.record import Record
+from oodbench.records.store import ScoreFile
+from oodbench.threads import single_threaded
+from oodbench.trial import Trial
+
+# Seconds without an errand after which a process, and the data that it holds, goes.
+IDLE_S = 900
+
+
+@dataclass
+class _Basket:
+    """Holds what a cell gives, for whoever asked for it."""
+
+    records: list[Record] = field(default_factory=list)
+    scores: list[ScoreFile] = field(default_factory=list)
+
+    def keep_scores(self, scores: ScoreFile) -> None:
+        self.scores.append(scores)
+
+    def keep(self, record: Record) -> Record:
+        self.records.append(record)
+        return record
+
+
+class _Messages(logging.Handler):
+    """Collects warnings, for whoever asked."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def taken(self) -> list[str]:
+        """What was collected since the last time."""
+        texts, self.texts = self.texts, []
+        return texts
+
+
+class _Bench:
+    """The data of one run and the trial of one seed, which are kept for the next errand."""
+
+    def __init__(self) -> None:
+        self._site: Site | None = None
+        self._benchmark: Benchmark | None = None
+        self._trial: Trial | None = None
+
+    def benchmark(self, site: Site) -> Benchmark:
+        """The data of a run.
+
+        Raises:
+            UsageError: They are others here than where the run was started.
+        """
+        if self._benchmark is None or self._site != site:
+            self._trial = self._benchmark = None  # not both at once in memory
+            with suppress(OSError):  # on another machine, there may be no such folder
+                os.chdir(site.folder)
+            plan = look_up(**site.asked.model_dump())
+            found = read_data(plan, data=site.data, download=False, track=silent)
+            found = replace(found, download=site.download)
+            _compare(site.surroundings, surroundings(found))
+            self._site, self._benchmark = site, found
+        return self._benchmark
+
+    def trial(self, errand: Errand) -> Trial:
+        """The classifier of a seed."""
+        benchmark = self.benchmark(errand.site)
+        if self._trial is None or self._trial.seed != errand.seed:
+            self._trial = None
+            self._trial = benchmark.trial(errand.seed)
+        return self._trial
+
+
+def answer(bench: "_Bench", errand: Errand) -> Answer:
+    """Do an errand.
+
+    Raises:
+        OodbenchError: It cannot be done here.
+    """
+    trial = bench.trial(errand)
+    jobs = bench.benchmark(errand.site).jobs(errand.seed)
+    if errand.what == "prepare":
+        return Answer(cells=[[draft.cell_id for draft in drafts(trial, job.cell)] for job in jobs])
+    if errand.what == "gather":
+        trial.gather()
+        return Answer()
+    return _ran(trial, jobs[errand.job], errand)
+
+
+def _ran(trial: Trial, job: Job, errand: Errand) -> Answer:
+    found = drafts(trial, job.cell)
+    if [draft.cell_id for draft in found] != errand.cells:
+        raise UsageError(
+            f"the cells of {job.cell.chosen.label}, seed {errand.seed}, are others here than where the classifier was "
+            "trained first; let all workers share the folder $OODBENCH_CACHE, so that it is trained once."
+        )
+    chosen = job.cell.chosen
+    if errand.failure is not None:
+        why = isolation.Failure("score", "failed", errand.failure)
+        chosen = Broken(chosen.name, chosen.given, chosen.provider, why)
+    basket, wanted = _Basket(), [draft for draft in found if draft.cell_id in set(errand.wanted)]
+    with single_threaded():
+        list(run_cell(trial, replace(job.cell, chosen=chosen), wanted, basket))
+    return Answer(
+        records=[record.model_dump_json() for record in basket.records],
+        scores=basket.scores[0].part if basket.scores else None,
+        content=base64.b64encode(basket.scores[0].content).decode() if basket.scores else "",
+    )
+
+
+def _compare(there: dict[str, str], here: dict[str, str]) -> None:
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise UsageError(
+                f"{name} is {here.get(name, 'not there')} on this worker and {there.get(name, 'not there')} where the "
+                "run was started; both need the same packages and data."
+            )
+
+
+def main(arguments: Sequence[str] = ()) -> NoReturn:
+    """Answer errands until standard input ends, or nobody has asked for long."""
+    errands: queue.SimpleQueue[str] = queue.SimpleQueue()
+    # Plugins may read and print what they like: not what is said here.
+    given, taken = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    messages = _Messages()
+    logging.getLogger("oodbench").addHandler(messages)
+    logging.getLogger("oodbench").propagate = False
+    isolation.expendable = True
+
+    def read() -> None:
+        for line in given:
+            errands.put(line)
+        os._exit(0)  # whoever asked is gone, and what is being computed is of use to nobody
+
+    Thread(target=read, daemon=True).start()
+    bench = _Bench()
+    while True:
+        try:
+            errand = Errand.model_validate_json(errands.get(timeout=IDLE_S))
+        except queue.Empty:
+            os._exit(0)
+        try:
+            found = answer(bench, errand)
+        except OodbenchError as error:
+            found = Answer(error=one_line(error))
+        except Exception as error:
+            found = Answer(error=f"the errand {errand.what} raised {described(error)}")
+        taken.write(found.model_copy(update={"messages": messages.taken()}).model_dump_json() + "\n")
+        taken.flush()
+
+
+if __name__ == "__main__":
+    sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != Path.cwd()]
+    main()

@@ -1,0 +1,364 @@
+"""Jobs on a Dask cluster: of this machine, or any that runs already.
+
+The client says what is done next and keeps what comes back; workers need neither the results folder nor each other.
+There are never more errands under way than slots, so that a worker that ends takes one job of each of its slots with
+it, and no other is blamed.
+"""
+
+import base64
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from oodbench.errors import MissingPrerequisiteError, OodbenchError, one_line
+from oodbench.execution.errand import Answer, Errand, Site
+from oodbench.execution.outcome import SeedFailed
+from oodbench.execution.slot import ProcessEndedError, end_processes, how, perform
+from oodbench.plan import Benchmark
+from oodbench.records.record import Record
+from oodbench.records.store import ScoreFile, Store
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+logger = logging.getLogger(__name__)
+
+# How often an errand is tried again whose worker or process was ended from outside.
+RETRIES = 3
+# Seconds between two looks at which workers there are, and after which somebody is told that there are none.
+LOOK_S = 1.0
+LONELY_S = 60.0
+CONNECT_S = 15
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where jobs are run.
+
+    Attributes:
+        scheduler: Address of a running scheduler; None starts a cluster on this machine.
+        workers: How many processes that one has.
+        resources: What a job takes of a worker's Dask resources, such as ``{"GPU": 1}``.
+    """
+
+    scheduler: str | None
+    workers: int
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_on_dask(benchmark: Benchmark, store: Store, site: Site, cluster: Cluster) -> Iterator[Record | SeedFailed]:
+    """The records of all jobs, in the order of one process; what is finished already is taken as it is.
+
+    Args:
+        benchmark: What is run.
+        store: Where records are kept; only this process writes there.
+        site: The same for workers.
+        cluster: Where.
+
+    Raises:
+        MissingPrerequisiteError: Dask is not installed, or no scheduler answers.
+        OodbenchError: The connection was lost.
+    """
+    with _connected(cluster) as client:
+        dispatch = _Dispatch(benchmark, store, site, client, cluster)
+        try:
+            dispatch.run()
+        except OSError as cause:
+            raise OodbenchError(
+                f"the connection to the Dask scheduler was lost: {one_line(cause)}; what was finished is kept, and the "
+                "same command goes on from there."
+            ) from cause
+        finally:
+            dispatch.end()
+    for seed in benchmark.seeds:
+        if seed in dispatch.failed:
+            yield SeedFailed(seed, dispatch.failed[seed])
+        else:
+            for i in range(len(benchmark.jobs(seed))):
+                yield from dispatch.found[seed, i]
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> "Iterator[Client]":
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as cause:
+        raise MissingPrerequisiteError(
+            f"the executor dask needs a package that is not installed ({one_line(cause)}); install it with "
+            "`pip install 'oodbench[dask]'`."
+        ) from cause
+    # What it says of its own comings and goings is nobody's business here.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        if cluster.scheduler is None:
+            # The data are in processes of their own, whose memory nobody but the system limits.
+            local = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=cluster.workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+            address = stack.enter_context(local)
+        else:
+            address = cluster.scheduler
+        try:
+            client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, TypeError) as cause:
+            raise MissingPrerequisiteError(
+                f"no Dask scheduler answers at {cluster.scheduler} ({one_line(cause)}); expected the address that "
+                "`dask scheduler` prints, such as tcp://host:8786."
+            ) from cause
+        yield stack.enter_context(client)
+
+
+@dataclass
+class _Task:
+    """An errand, the slot's worker that it was given to, and how often it was tried."""
+
+    errand: Errand
+    tries: int = 0
+
+
+@dataclass
+class _Running:
+    task: _Task
+    address: str
+    claim: ExitStack
+    future: "Future[str]"
+
+
+class _Dispatch:
+    """Gives errands to free slots and takes their answers.
+
+    A seed is prepared first, by training its classifier where that was not done before, which says what cells there
+    are; then its evidence is collected, if a cell is to be run; then its jobs are run. A worker stays with a seed while
+    that has jobs.
+    """
+
+    def __init__(self, benchmark: Benchmark, store: Store, site: Site, client: "Client", cluster: Cluster) -> None:
+        self.found: dict[tuple[int, int], list[Record]] = {}
+        self.failed: dict[int, OodbenchError] = {}
+        self._benchmark, self._store, self._site = benchmark, store, site
+        self._client, self._cluster = client, cluster
+        self._ready = {seed: deque([_Task(Errand(site=site, what="prepare", seed=seed))]) for seed in benchmark.seeds}
+        self._pending: dict[int, list[_Task]] = {}
+        self._elsewhere: list[_Task] = []
+        self._running: dict[str, _Running] = {}
+        self._ended: SimpleQueue[Future[str]] = SimpleQueue()
+        self._seed_of: dict[str, int] = {}
+        self._slots: dict[str, int] = {}
+        self._looked = self._lonely = -LONELY_S
+        self._numbers = count()
+        self._told: set[str] = set()
+
+    def run(self) -> None:
+        """Until there is nothing left to do."""
+        total = sum(len(self._benchmark.jobs(seed)) + 2 for seed in self._benchmark.seeds)
+        for _ in self._benchmark.track(self._steps(), total, "classifiers and detectors"):
+            pass
+
+    def end(self) -> None:
+        """Let nobody work for nothing."""
+        for running in self._running.values():
+            running.claim.close()
+        if self._running:
+            with suppress(Exception):
+                self._client.cancel([one.future for one in self._running.values()])  # type: ignore[no-untyped-call]
+        if self._cluster.scheduler is not None:
+            with suppress(Exception):
+                self._client.run(end_processes)
+
+    def _steps(self) -> Iterator[None]:
+        """Yields whenever something is done."""
+        while self._running or self._elsewhere or any(self._ready.values()):
+            yield from self._fill()
+            try:
+                future = self._ended.get(timeout=LOOK_S)
+            except Empty:
+                for task in self._elsewhere:
+                    self._ready[task.errand.seed].append(task)
+                self._elsewhere.clear()
+                self._say_if_lonely()
+            else:
+                yield from self._take(future)
+
+    def _fill(self) -> Iterator[None]:
+        """Give something to each free slot."""
+        self._look()
+        used = Counter(running.address for running in self._running.values())
+        # One whose worker has gone counts until it is known what became of it.
+        free = sum(self._slots.values()) - len(self._running)
+        for address, slots in self._slots.items():
+            for _ in range(min(slots - used[address], free)):
+                while (task := self._next(address)) is not None:
+                    started = self._start(task, address)
+                    if started is None:
+                        yield  # it had been finished meanwhile
+                    elif started:
+                        free -= 1
+                        break
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        if self._client.status != "running":
+            raise OSError("it does not answer any more")
+        workers = self._client.scheduler_info()["workers"]
+        self._slots = {address: _slots(worker, self._cluster.resources) for address, worker in workers.items()}
+        self._seed_of = {address: seed for address, seed in self._seed_of.items() if address in self._slots}
+
+    def _say_if_lonely(self) -> None:
+        now = time.monotonic()
+        if any(self._slots.values()):
+            self._lonely = now
+        elif now - self._lonely > LONELY_S:
+            self._lonely = now
+            asked = f" with {dict(self._cluster.resources)}" if self._cluster.resources else ""
+            logger.warning("no Dask worker%s is there; this waits until one comes.", asked)
+
+    def _next(self, address: str) -> _Task | None:
+        """What a worker does next: more of its seed, or else of the seed that fewest are at."""
+        mine = self._ready.get(self._seed_of.get(address, -1))
+        if mine:
+            return mine.popleft()
+        at = Counter(self._seed_of.values())
+        seeds = [seed for seed, tasks in self._ready.items() if tasks]
+        if not seeds:
+            return None
+        seed = min(seeds, key=lambda one: at[one])
+        self._seed_of[address] = seed
+        return self._ready[seed].popleft()
+
+    def _start(self, task: _Task, address: str) -> bool | None:
+        """Whether it was given to a worker; None if it is done already."""
+        claim = ExitStack()
+        errand = task.errand
+        if errand.what == "run":
+            if not claim.enter_context(self._store.claimed(errand.cells, wait=False)):
+                self._elsewhere.append(task)
+                return False
+            kept = self._store.finished_of(errand.cells)
+            if len(kept) == len(errand.cells):
+                claim.close()
+                self.found[errand.seed, errand.job] = list(kept.values())
+                return None
+            errand = errand.model_copy(update={"wanted": [cell for cell in errand.cells if cell not in kept]})
+        key = f"oodbench-{errand.what}-{errand.seed}-{errand.job}-{next(self._numbers)}-{id(self)}"
+        future = self._client.submit(
+            perform,
+            errand.model_dump_json(),
+            key=key,
+            workers=[address],
+            allow_other_workers=True,
+            resources=dict(self._cluster.resources) or None,
+            pure=False,
+        )
+        self._running[key] = _Running(task, address, claim, future)
+        future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
+        return True
+
+    def _take(self, future: "Future[str]") -> Iterator[None]:
+        running = self._running.pop(str(future.key), None)
+        if running is None:
+            return
+        with running.claim:
+            answer = self._answer(running.task, future)
+            if answer is None:
+                return
+            for text in answer.messages:
+                if text not in self._told:
+                    self._told.add(text)
+                    logger.warning("%s", text)
+            yield from self._done(running.task.errand, answer)
+
+    def _answer(self, task: _Task, future: "Future[str]") -> Answer | None:
+        """What came of an errand; None if it is tried again."""
+        from distributed import CancelledError, KilledWorker
+
+        errand = task.errand
+        try:
+            return Answer.model_validate_json(future.result())
+        except KilledWorker:  # Dask has tried several workers, and all of them ended
+            task.tries = RETRIES + 1
+            why = "every worker that it was given to ended while it was at it"
+        except ProcessEndedError as ended:
+            task.tries += 1
+            why = how(ended.args[0])
+        except (CancelledError, OSError) as cause:
+            task.tries += 1
+            why = f"its worker was lost: {one_line(cause)}"
+        except Exception as cause:
+            raise OodbenchError(
+                f"a Dask worker cannot run oodbench: {type(cause).__name__}: {one_line(cause)}; workers need the same "
+                "packages that are installed here."
+            ) from cause
+        if task.tries > RETRIES and errand.failure is not None:
+            return Answer(error=f"{why}, and so it was with its failure")
+        if task.tries > RETRIES and errand.what != "run":
+            return Answer(error=f"{errand.what} failed {task.tries} times: {why}")
+        if task.tries > RETRIES:
+            failing = errand.model_copy(update={"failure": f"{why}; it was tried {task.tries} times"})
+            self._ready[errand.seed].appendleft(_Task(failing))
+        else:
+            logger.warning("%s of seed %d is tried again: %s.", _title(errand, self._benchmark), errand.seed, why)
+            self._ready[errand.seed].appendleft(task)
+        return None
+
+    def _done(self, errand: Errand, answer: Answer) -> Iterator[None]:
+        seed = errand.seed
+        if answer.error is not None:
+            self.failed.setdefault(seed, OodbenchError(answer.error))
+            self._ready[seed].clear()
+            self._pending.pop(seed, None)
+            return
+        if errand.what == "prepare":
+            yield from self._prepared(seed, answer.cells)
+        elif errand.what == "gather":
+            self._ready[seed].extend(self._pending.pop(seed))
+        else:
+            self._keep(errand, answer)
+        yield
+
+    def _prepared(self, seed: int, cells: list[list[str]]) -> Iterator[None]:
+        """Its cells are known, and so what is left of them to do."""
+        pending = []
+        for job, of_job in enumerate(cells):
+            kept = self._store.finished_of(of_job)
+            if len(kept) == len(of_job):
+                self.found[seed, job] = list(kept.values())
+                yield
+            else:
+                pending.append(_Task(Errand(site=self._site, what="run", seed=seed, job=job, cells=of_job)))
+        if pending:
+            self._pending[seed] = pending
+            self._ready[seed].append(_Task(Errand(site=self._site, what="gather", seed=seed)))
+
+    def _keep(self, errand: Errand, answer: Answer) -> None:
+        if answer.scores is not None:
+            self._store.keep_scores(ScoreFile(answer.scores, base64.b64decode(answer.content)))
+        records = [self._store.keep(Record.model_validate_json(text)) for text in answer.records]
+        kept = self._store.finished_of(errand.cells) | {record.cell_id: record for record in records}
+        self.found[errand.seed, errand.job] = [kept[cell] for cell in errand.cells]
+
+
+def _slots(worker: Mapping[str, Any], resources: Mapping[str, float]) -> int:
+    """How many jobs a worker can be at."""
+    has, threads = worker["resources"], int(worker["nthreads"])
+    return min([threads, *(int(has.get(name, 0) // amount) for name, amount in resources.items())])
+
+
+def _title(errand: Errand, benchmark: Benchmark) -> str:
+    if errand.what != "run":
+        return errand.what
+    cell = benchmark.jobs(errand.seed)[errand.job].cell
+    return f"{cell.chosen.label}{' exposed to ' + ', '.join(cell.exposed) if cell.exposed else ''}"

@@ -1,0 +1,104 @@
+"""A slot of a Dask worker: its thread passes errands on to a process of its own, which a plugin may bring down."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+from oodbench.execution.errand import Errand
+
+# Not the plugin, but the system (which has run out of memory) or somebody sends these.
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+
+_slot = threading.local()
+_processes: list["CellProcess"] = []
+
+
+class ProcessEndedError(Exception):
+    """A process ended while it was at an errand; the argument says how."""
+
+
+class CellProcess:
+    """A running ``oodbench.execution.cell_process``."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "oodbench.execution.cell_process"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        _processes.append(self)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def ask(self, errand: str) -> str:
+        """The answer to an errand, both as JSON.
+
+        Raises:
+            ProcessEndedError: It ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{errand}\n".encode())
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        if not answer.endswith(b"\n"):
+            self.end()
+            raise ProcessEndedError(self._process.returncode)
+        return answer.decode()
+
+    def end(self) -> None:
+        """End it, whatever it is doing."""
+        if self in _processes:
+            _processes.remove(self)
+        # Where it has closed its side, it is about to end by itself, and how is of interest.
+        try:
+            self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def perform(errand: str) -> str:
+    """Do an errand in the process of this slot; what Dask calls.
+
+    Returns:
+        The answer, as JSON. If the process ended by the plugin's doing, records that say so.
+
+    Raises:
+        ProcessEndedError: It ended by no doing of the plugin's.
+    """
+    try:
+        return _process().ask(errand)
+    except ProcessEndedError as ended:
+        asked = Errand.model_validate_json(errand)
+        if asked.what != "run" or -ended.args[0] in FROM_OUTSIDE:
+            raise
+        return _process().ask(asked.model_copy(update={"failure": how(ended.args[0])}).model_dump_json())
+
+
+def end_processes() -> None:
+    """End the processes of all slots of this worker."""
+    for process in list(_processes):
+        process.end()
+
+
+def how(status: int) -> str:
+    """How a process ended, as a sentence about its plugin."""
+    if status >= 0:
+        return (
+            f"it ended its process (exit status {status}), as native code does that is not back when its time limit is "
+            "over, or os._exit"
+        )
+    return f"it ended its process by {signal.Signals(-status).name}"
+
+
+def _process() -> CellProcess:
+    """The process of the calling thread, a new one if it has none or an earlier one ended."""
+    process: CellProcess | None = getattr(_slot, "process", None)
+    if process is None or not process.is_there:
+        process = _slot.process = CellProcess()
+    return process

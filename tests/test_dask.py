@@ -1,0 +1,212 @@
+"""Jobs on a Dask cluster: the numbers of one process, whoever computes them and whatever becomes of him."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+
+import oodbench
+from oodbench.errors import MissingPrerequisiteError, UsageError
+
+distributed = pytest.importorskip("distributed")
+
+ROGUES = '''
+import os, signal, time
+from pathlib import Path
+import oodbench
+
+here = Path(__file__).parent
+
+
+@oodbench.detector("patient", needs="logits")
+def patient(logits):
+    """Waits in its first run, and says so."""
+    log = os.open(here / "patient.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, f"{os.getppid()}\\n".encode())
+    if not (here / "go").exists():
+        time.sleep(60)
+    return -logits.amax(dim=1)
+
+
+@oodbench.detector("segfault", needs="logits")
+def segfault(logits):
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+@oodbench.detector("leaves", needs="logits")
+def leaves(logits):
+    os._exit(3)
+
+
+@oodbench.detector("chatty", needs="logits")
+def chatty(logits):
+    print("to standard output")
+    os.write(1, b"to its file descriptor")
+    return logits[:, 0]
+
+
+@oodbench.detector("deaf", needs="logits")
+def deaf(logits):
+    """Like native code, does not hear that its time is over."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    time.sleep(300)
+'''
+HOW = {"protocols": "*", "seeds": [0, 1], "limit": 40}
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    file = tmp_path_factory.mktemp("rogues") / "rogues.py"
+    file.write_text(ROGUES)
+    return file
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and three workers, each a process of its own; and the processes of the workers."""
+    with ExitStack() as stack:
+
+        def start(*arguments):
+            process = subprocess.Popen([sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        file = tmp_path / "scheduler.json"
+        start("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(file))
+        workers = [
+            start(
+                "dask_worker", "--scheduler-file", str(file), "--no-nanny", "--nthreads", "1", "--no-dashboard",
+                "--local-directory", str(tmp_path), "--name", str(number), "--resources", f"GPU={min(number, 1)}",
+            )
+            for number in range(3)
+        ]  # fmt: skip
+        end = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(3, timeout=60)
+        yield address, workers
+
+
+def timeless(records):
+    """By cell, but for what differs from time to time."""
+    found = {}
+    for record in records:
+        told = record.model_dump(mode="json")
+        del told["timing"], told["provenance"]["created"]
+        found[record.cell_id] = told
+    return found
+
+
+def test_a_killed_workers_job_is_done_by_another_and_all_records_are_those_of_one_process(plugin, cluster, tmp_path):
+    address, workers = cluster
+    command = [
+        *(sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "--out", tmp_path / "dask", "--limit", 40),
+        *("-d", "patient", "-d", "entropy", "-d", "entropy-meta", "--seed", 0, "--seed", 1),
+        *("--executor", "dask", "--scheduler", address, "--json"),
+    ]
+    started = plugin.with_name("patient.txt")
+    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not started.exists() and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    plugin.with_name("go").touch()
+    killed = int(started.read_text().split()[0])
+    assert killed in [worker.pid for worker in workers], "it runs below a worker"
+    os.kill(killed, signal.SIGKILL)
+    results, messages = run.communicate(timeout=240)
+    assert run.returncode == 0, messages
+    # Once more than the two seeds need: by the one that was killed.
+    assert len(started.read_text().split()) >= 3
+    done = {record["cell_id"]: record for record in json.loads(results)["records"]}
+    detectors = ["patient", "entropy", "entropy-meta"]
+    serial = timeless(oodbench.run(detectors=detectors, plugins=[plugin], out=tmp_path / "serial", **HOW))
+    for record in done.values():
+        del record["timing"], record["provenance"]["created"]
+    assert done == serial
+    assert not [file for file in (tmp_path / "dask").rglob("*") if file.suffix in (".lock", ".tmp")]
+
+
+def test_resources_choose_the_workers(plugin, cluster, tmp_path):
+    plugin.with_name("go").touch()
+    plugin.with_name("patient.txt").unlink(missing_ok=True)
+    address, workers = cluster
+    on = {"executor": "dask", "scheduler": address, "resources": {"GPU": 1}}
+    records = oodbench.run(detectors="patient", plugins=[plugin], out=tmp_path, **on, **HOW)
+    assert {record.status for record in records} == {"ok"}
+    at = set(map(int, plugin.with_name("patient.txt").read_text().split()))
+    assert at <= {worker.pid for worker in workers[1:]}, "the first one has none"
+
+
+def test_whoever_brings_down_its_process_costs_its_own_cells_only(plugin, tmp_path, capfd):
+    detectors = ["segfault", "entropy", "leaves", "deaf", "chatty"]
+    how = {"detectors": detectors, "plugins": [plugin], "seeds": [0], "limit": 40, "timeout": 2}
+    records = oodbench.run(**how, out=tmp_path / "dask", executor="dask", workers=2)
+    assert "to " not in capfd.readouterr().out
+    errors = {record.detector.name: record.error for record in records}
+    assert errors["entropy"] is errors["chatty"] is None
+    assert errors["segfault"] == "it ended its process by SIGSEGV"
+    assert "exit status 3" in errors["leaves"]
+    assert "time limit" in errors["deaf"]
+    assert {record.phase for record in records if record.error} == {"score"}
+    # What is finished is taken as it is by another executor, and failed ones would be run again.
+    again = oodbench.run(**how | {"detectors": ["entropy", "chatty"]}, out=tmp_path / "dask")
+    assert again == [record for record in records if record.error is None]
+    fresh = oodbench.run(**how | {"detectors": ["entropy", "chatty"]}, out=tmp_path / "serial")
+    assert timeless(fresh) == timeless(again)
+
+
+def test_a_seed_without_classifier_costs_its_own_cells_only(tmp_path):
+    (tmp_path / "frail.py").write_text(
+        "import torch\nfrom oodbench.classifiers.cnn import cnn\n"
+        "def build(channels, size, classes):\n"
+        "    if torch.initial_seed() == 1:\n        raise RuntimeError('no luck')\n"
+        "    return cnn(channels, size, classes)\n"
+    )
+    how = {"detectors": "entropy", "protocols": "known", "limit": 40, "classifier": f"{tmp_path / 'frail.py'}:build"}
+    for executor in ("serial", "dask"):
+        with pytest.raises(oodbench.errors.OodbenchError, match=r"seed 1 has no classifier: .*no luck"):
+            oodbench.run(**how, seeds=[0, 1, 2], out=tmp_path / executor, executor=executor)
+        kept = sorted((tmp_path / executor / "records").glob("*.json"))
+        assert [json.loads(file.read_text())["status"] for file in kept] == ["ok", "ok"]
+    with pytest.raises(oodbench.errors.OodbenchError, match=r"^the classifier .* no luck"):
+        oodbench.run(**how, seeds=[1], out=tmp_path / "serial")
+
+
+def test_what_another_process_cannot_be_given_is_refused(tmp_path):
+    @oodbench.detector("mine", needs="logits")
+    def mine(logits):
+        return logits[:, 0]
+
+    with pytest.raises(UsageError, match="mine is known to this process alone; write it to a file"):
+        oodbench.run(detectors=mine, out=tmp_path, executor="dask")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"executor": "threads"}, "the executor is 'threads'; expected one of: serial, dask"),
+        ({"workers": 2}, "those of the executor dask"),
+        ({"executor": "dask", "workers": 0}, "expected a whole number from 1"),
+        ({"executor": "dask", "workers": 2, "scheduler": "tcp://127.0.0.1:1"}, "leave workers out"),
+        ({"executor": "dask", "resources": {"GPU": 0}}, "expected a number above 0"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(tmp_path, options, words):
+    with pytest.raises(UsageError, match=words):
+        oodbench.run(detectors="entropy", out=tmp_path, **options)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere"])
+def test_a_scheduler_that_is_not_there_is_named(tmp_path, address, monkeypatch):
+    monkeypatch.setattr("oodbench.execution.dask.CONNECT_S", 1)
+    with pytest.raises(MissingPrerequisiteError, match=f"no Dask scheduler answers at {address}"):
+        oodbench.run(detectors="entropy", limit=40, out=tmp_path, executor="dask", scheduler=address)
