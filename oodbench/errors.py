@@ -27,8 +27,20 @@ def one_line(error: BaseException) -> str:
         raise
     except BaseException:  # an exception of a plugin's may do anything when it is printed
         return "(it cannot be printed)"
-    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-    return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"
+    shown = printable(text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text without what moves a terminal's cursor, turns the direction of writing, or is no character.
+
+    Args:
+        text: Whatever a plugin or a file said.
+        keep: Characters that may stay, such as a line feed.
+    """
+    return "".join(
+        character if character.isprintable() or character in keep else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 def described(error: BaseException) -> str:

@@ -37,3 +37,11 @@ def plugins_are_forgotten():
     yield
     registry._declared_here.clear()
     registry._declared_here.update(before)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many inputs were tried, where files are read that anybody may have made."""
+    for report in terminalreporter.getreports("passed"):
+        for name, tried in report.user_properties:
+            if name == "fuzzed":
+                terminalreporter.line(f"fuzzed: {', '.join(f'{n:,} {what}' for what, n in tried.items())}")

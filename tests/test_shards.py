@@ -118,7 +118,7 @@ def test_what_is_no_share_is_refused(shard):
 
 def test_a_plan_asks_for_all_that_a_run_can_be_asked_for():
     """But for where things are and how the work is done."""
-    where_and_how = {"data", "download", "out", "rerun", "track"}
+    where_and_how = {"data", "download", "out", "rerun", "track", "executor", "scheduler", "workers", "resources"}
     assert set(Asked.model_fields) == set(inspect.signature(oodbench.run).parameters) - where_and_how
     assert set(Asked.model_fields) == set(inspect.signature(look_up).parameters)
     assert not set(Asked.model_fields) & set(inspect.signature(read_data).parameters)

@@ -62,9 +62,10 @@ def verified(file: Path) -> Kept | str:
             metadata = dict(kept.metadata() or {})
             # In memory of their own, so that whatever becomes of the file changes nothing.
             tensors = {name: kept.get_tensor(name).clone() for name in kept.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError, TypeError) as cause:
+        written = metadata.pop("sha256", None) == _seal(file, tensors, metadata)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as cause:
         return str(cause)
-    if metadata.pop("sha256", None) != _seal(file, tensors, metadata):
+    if not written:
         return "its content is not what was written"
     return tensors, metadata
 

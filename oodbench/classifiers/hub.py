@@ -30,7 +30,9 @@ def torchvision(model: str, channels: int) -> Blueprint:
     def pretrained(channels: int, size: int, classes: int) -> nn.Module:
         weights = models.get_model_weights(model).DEFAULT
         _check_classes(name, len(weights.meta["categories"]), classes)
-        network: nn.Module = models.get_model(model, weights=weights)
+        network = build(channels, size, classes)
+        # As the model's own function does, but for tensors alone.
+        network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
         return network
 
     return Blueprint(name, build, (name, "torchvision", version("torchvision")), pretrained=pretrained)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from oodbench.comparison.claims import Claim, claims
 from oodbench.comparison.importance import importances
+from oodbench.errors import printable
 from oodbench.leaderboard.board import Figure, Row
 from oodbench.leaderboard.board import Table as BoardTable
 from oodbench.leaderboard.drawing import wording
@@ -117,9 +118,11 @@ def print_table(
         drawn.title = Text(title) if title and number == 1 else None
         drawn.caption = Text(caption) if caption and number == len(parts) else None
         for column in columns:
-            drawn.add_column(Text(header[column]), overflow="fold", no_wrap=bool(labels) and len(parts) > 1)
+            drawn.add_column(
+                Text(printable(header[column], keep="\n")), overflow="fold", no_wrap=bool(labels) and len(parts) > 1
+            )
         for row in rows:
-            drawn.add_row(*(Text(row[column]) for column in columns))
+            drawn.add_row(*(Text(printable(row[column], keep="\n")) for column in columns))
         console.print(drawn)
 
 

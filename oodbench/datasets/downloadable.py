@@ -1,7 +1,9 @@
 """Public data sets through torchvision's classes; they use the network only where that is allowed."""
 
 import io
+import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,12 @@ def _found(open_dataset: Callable[[bool], Any], request: Request, files: list[Pa
         raise UsageError(f"{files[0]} is damaged ({reason}); delete it and fetch it again.") from cause
 
 
+_PNG = re.compile(r".*/[^/]+/[^/]+/[^/]+\.png")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, SyntaxError)
+# A drawing of 105 by 105 pixels takes some hundred bytes.
+_LARGEST_DRAWING = 1 << 20
+
+
 def _omniglot_archives(archives: list[Path]) -> Pool:
     """PNG files ``…/Alphabet/characterNN/….png`` straight from the archives, in the order of their names."""
     names: list[tuple[int, str]] = []
@@ -168,14 +176,16 @@ def _omniglot_archives(archives: list[Path]) -> Pool:
         except (zipfile.BadZipFile, OSError) as cause:
             raise UsageError(f"the archive {path} cannot be read: {cause}; fetch it again.") from cause
         opened.append(archive)
-        names += [(number, name) for name in sorted(archive.namelist()) if name.endswith(".png")]
+        names += [(number, name) for name in sorted(archive.namelist()) if _PNG.fullmatch(name)]
     characters = {character: label for label, character in enumerate(sorted({_character(name) for _, name in names}))}
 
     def make(index: int) -> Image:
         number, name = names[index]
         try:
+            if opened[number].getinfo(name).file_size > _LARGEST_DRAWING:
+                raise OSError(f"it is larger than {_LARGEST_DRAWING >> 20} MiB")
             drawing = Pillow.open(io.BytesIO(opened[number].read(name))).convert("L")
-        except (zipfile.BadZipFile, OSError) as cause:
+        except (*_DAMAGED, Pillow.DecompressionBombError) as cause:
             raise UsageError(f"{name} in {archives[number]} cannot be read: {cause}; fetch it again.") from cause
         return 255 - np.asarray(drawing)
 

@@ -20,6 +20,10 @@ _LITTER = {"thumbs.db", "desktop.ini"}
 # Pillow cuts their values off at 255 instead of scaling them, as nobody knows their range.
 _WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
 
+# Bytes that any archive may unpack to, and how many times its size a larger one may: images are not that redundant.
+HARMLESS = 1 << 28
+DENSEST = 200
+
 
 def _card(summary: str) -> Card:
     return Card(summary, licence="its owner's", citation="its owner's", shape="any", source="your files")
@@ -81,6 +85,7 @@ def npz(request: Request, *, path: Path) -> Pool:
             f"{file} is not a readable numpy archive; expected a whole .npz as np.savez(FILE, images=…, labels=…) "
             "writes it."
         )
+    _refuse_bomb(file)
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
@@ -98,6 +103,24 @@ def npz(request: Request, *, path: Path) -> Pool:
             f"({len(images)},) integers."
         )
     return Pool(images, labels.astype(np.int64))
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Refuse an archive that is small on disk and would fill the memory, before anything is unpacked.
+
+    Raises:
+        UsageError: It says so of itself, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except Exception as cause:  # zipfile raises half a dozen kinds for a damaged archive
+        raise UsageError(f"{file} is not a readable numpy archive: {cause}.") from cause
+    if unpacked > HARMLESS and unpacked > DENSEST * file.stat().st_size:
+        raise UsageError(
+            f"{file} unpacks to {unpacked:,} bytes from {file.stat().st_size:,}; expected at most {DENSEST} times its "
+            "size, so store it by np.savez."
+        )
 
 
 def _has_splits(folder: Path, wanted: str) -> bool:

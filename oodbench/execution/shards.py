@@ -11,6 +11,7 @@ from oodbench.cells import drafts
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.execution.asked import Asked
 from oodbench.plan import Benchmark, Job
+from oodbench.untrusted import UnreadableError, read_limited, refuse_ambiguous_json
 
 LARGEST = 1 << 30
 
@@ -57,19 +58,23 @@ def read_plan(file: Path) -> PlanFile:
         UsageError: It is none.
     """
     try:
-        if file.stat().st_size > LARGEST:
-            raise UsageError(f"{file} is larger than {LARGEST >> 20} MiB; expected a file made by `oodbench plan`.")
-        content = file.read_bytes()
+        content = read_limited(file, LARGEST)
     except OSError as cause:
         raise MissingPrerequisiteError(f"the plan {file} cannot be read: {cause.strerror}.") from cause
+    except UnreadableError as cause:
+        raise UsageError(f"{file} {cause}; expected a file made by `oodbench plan`.") from cause
     try:
-        return PlanFile.model_validate_json(content)
+        plan = PlanFile.model_validate_json(content)
+        refuse_ambiguous_json(content)
     except ValidationError as cause:
         first = cause.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UsageError(
             f"{file} is no plan: {where}: {first['msg'].lower()}; expected a file made by `oodbench plan`."
         ) from cause
+    except UnreadableError as cause:
+        raise UsageError(f"{file} is no plan: it {cause}; expected a file made by `oodbench plan`.") from cause
+    return plan
 
 
 def share(jobs: Sequence[PlannedJob], shard: str) -> list[PlannedJob]:

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from oodbench.comparison.claims import claims
+from oodbench.errors import printable
 from oodbench.leaderboard.board import Board, ClassifierStamp, DatasetStamp, DetectorStamp
 from oodbench.leaderboard.curves import curves, risk_curves
 from oodbench.leaderboard.layers import layers, of_single_layer
@@ -34,8 +35,10 @@ def boards(cells: Sequence[Measured], note: str = "", command: str = "") -> list
 
 
 def _rounded(part: Any) -> Any:  # noqa: ANN401
-    """Floats to six digits, below which processors and versions of libraries need not agree."""
+    """Floats to six digits, below which processors and versions of libraries need not agree; texts to be shown."""
     match part:
+        case str():
+            return printable(part, keep="\n")
         case float():
             return float(f"{part:.6g}")
         case dict():

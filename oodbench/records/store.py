@@ -16,7 +16,8 @@ from oodbench.atomic import check_folder, remove_orphans, write_atomically
 from oodbench.errors import UsageError
 from oodbench.locks import exclusively
 from oodbench.records.record import Record, ScoresPart
-from oodbench.records.verification import InvalidError, parse
+from oodbench.records.verification import LARGEST_SCORES, InvalidError, parse, path_of
+from oodbench.untrusted import UnreadableError, read_limited
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,8 @@ class Store:
 
     def _has(self, scores: ScoresPart) -> bool:
         try:
-            content = (self.out / scores.path).read_bytes()
-        except OSError:
+            content = read_limited(path_of(scores.path, self._file("any")), LARGEST_SCORES)
+        except (OSError, UnreadableError, InvalidError):
             return False
         return hashlib.sha256(content).hexdigest() == scores.sha256
 

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from oodbench.errors import MissingPrerequisiteError
+from oodbench.errors import MissingPrerequisiteError, printable
 from oodbench.progress import Track, silent
 from oodbench.records.record import Metric, Record, Result, identity
 from oodbench.records.results import CALIBRATED, Memo, Samples, results
+from oodbench.untrusted import MIB, UnreadableError, read_limited, refuse_ambiguous_json
 
 COLUMNS = {
     "dataset": (lambda kind: pa.types.is_string(_plain(kind)), "text without gaps"),
@@ -26,6 +27,10 @@ COLUMNS = {
 }
 # The two ways to sweep resamples agree to float32 accuracy; whoever edits a figure by less changes none on a board.
 TOLERANCE = 1e-6
+LARGEST_RECORD = 64 * MIB
+LARGEST_SCORES = 1024 * MIB
+# Rows of equal values take next to nothing in a file, and all of their size in memory.
+MOST_SCORES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Rejected:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.reason}."
+        return printable(f"{self.file}: {self.reason}.")
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -178,7 +183,7 @@ def _refuse_other_order(measured: Measured, files: dict[Path, _ScoreFile], order
     record = measured.record
     if record.scores is None:
         return
-    file = files[_path_of(record.scores.path, measured.file)]
+    file = files[path_of(record.scores.path, measured.file)]
     for name in measured.samples:
         digest = file.orders[name]
         first, where = orders.setdefault(f"{record.suite.name} {record.datasets[name].sha256}", (digest, measured.file))
@@ -193,13 +198,13 @@ def _with_scores(record: Record, file: Path, files: dict[Path, _ScoreFile]) -> M
         return Measured(record, file, {})
     if record.scores is None:
         raise InvalidError("it has results and names no scores")
-    path = _path_of(record.scores.path, file)
+    path = path_of(record.scores.path, file)
     if path not in files:
         files[path] = _read_scores(path)
     return Measured(record, file, _samples(record, files[path]))
 
 
-def _path_of(scores: str, file: Path) -> Path:
+def path_of(scores: str, file: Path) -> Path:
     """Where a record's scores are.
 
     Raises:
@@ -231,26 +236,31 @@ def parse(file: Path) -> Record:
         InvalidError: The file is none; the sentence names the first key that is wrong.
     """
     try:
-        return Record.model_validate_json(file.read_bytes())
+        content = read_limited(file, LARGEST_RECORD)
+        record = Record.model_validate_json(content)
+        refuse_ambiguous_json(content)
     except ValidationError as cause:
         first = cause.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InvalidError(f"it is no valid record: {where}: {first['msg'].lower()}") from cause
     except OSError as cause:
         raise InvalidError(f"it cannot be read: {cause.strerror}") from cause
+    except UnreadableError as cause:
+        raise InvalidError(f"it {cause}") from cause
+    return record
 
 
 def _read_scores(path: Path) -> _ScoreFile:
     try:
-        content = path.read_bytes()
-        table = pq.read_table(io.BytesIO(content))
+        content = read_limited(path, LARGEST_SCORES)
+        table = _read_table(content)
     except OSError as cause:
         raise InvalidError(f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}") from cause
-    except (pa.ArrowException, UnicodeDecodeError) as cause:
+    except UnreadableError as cause:
+        raise InvalidError(f"the file of its scores {path} {cause}") from cause
+    except (pa.ArrowException, UnicodeDecodeError, ValueError, OverflowError) as cause:
         raise InvalidError(f"its scores {path} are no parquet file") from cause
     for name, (fits, expected) in COLUMNS.items():
-        if table.column_names.count(name) != 1:
-            raise InvalidError(f"its scores {path} lack the column {name!r}; expected one each of {', '.join(COLUMNS)}")
         column = table[name]
         if not fits(column.type) or column.null_count:
             raise InvalidError(f"its scores {path} have the column {name!r} of {column.type}; expected {expected}")
@@ -267,6 +277,20 @@ def _read_scores(path: Path) -> _ScoreFile:
         order = np.stack([indices[members], labels[members]]).astype("<i8")
         orders[name] = hashlib.sha256(order.tobytes()).hexdigest()
     return _ScoreFile(hashlib.sha256(content).hexdigest(), len(names), orders, sets)
+
+
+def _read_table(content: bytes) -> pa.Table:
+    """The columns of a file of scores, of no more rows than there can be, and equal names kept once."""
+    with pq.ParquetFile(io.BytesIO(content), read_dictionary=["dataset"]) as file:
+        for name in COLUMNS:
+            if file.schema_arrow.names.count(name) != 1:
+                raise UnreadableError(f"lacks the column {name!r}; expected one each of {', '.join(COLUMNS)}")
+        if file.metadata.num_rows > MOST_SCORES:
+            raise UnreadableError(f"has {file.metadata.num_rows:,} rows; expected at most {MOST_SCORES:,}")
+        unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+        if unpacked > LARGEST_SCORES:
+            raise UnreadableError(f"unpacks to {unpacked // MIB:,} MiB; expected at most {LARGEST_SCORES // MIB:,} MiB")
+        return file.read(columns=list(COLUMNS))
 
 
 def _samples(record: Record, file: _ScoreFile) -> dict[str, Samples]:

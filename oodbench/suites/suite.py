@@ -13,12 +13,17 @@ from pydantic_core import ErrorDetails
 from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.parameters import split_spec
+from oodbench.untrusted import MIB, UnreadableError, read_limited
 
 Group = Literal["near", "far", "-"]
 # What every generator of random numbers takes.
 MAX_SEED = 2**63 - 1
 # Instead of a file, the weights that torchvision or timm have for a classifier.
 PRETRAINED = "pretrained"
+LARGEST = MIB // 4
+# A dotted key takes time by the square of its parts.
+MOST_DOTS = 2000
+DEEPEST = 50
 
 
 class _Table(BaseModel):
@@ -240,15 +245,23 @@ def _registered(name: str) -> Path:
 
 def _parse(path: Path) -> Suite:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_limited(path, LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as cause:
         raise MissingPrerequisiteError(f"the suite file {path} cannot be read: {cause.strerror}.") from cause
     except UnicodeDecodeError as cause:
         raise UsageError(f"the suite file {path} is not UTF-8 text.") from cause
+    except UnreadableError as cause:
+        raise UsageError(f"the suite file {path} {cause}; expected a TOML file.") from cause
+    if text.count(".") > MOST_DOTS:
+        raise UsageError(f"the suite file {path} has {text.count('.'):,} dots; expected at most {MOST_DOTS:,}.")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as cause:
         raise UsageError(f"the suite file {path} is not TOML: {cause}{_key_at(text, str(cause))}.") from cause
+    except RecursionError as cause:
+        raise UsageError(f"the suite file {path} is nested too deeply; expected tables of values.") from cause
+    except ValueError as cause:  # a number of more digits than Python converts, or of more bits than TOML has
+        raise UsageError(f"the suite file {path} is not TOML: {cause}.") from cause
     try:
         suite = Suite.model_validate(table)
     except ValidationError as cause:
@@ -258,9 +271,37 @@ def _parse(path: Path) -> Suite:
         raise _wrong(path, text, keys[:1] if keys[0] == "known" else keys, _in_our_words(first)) from cause
     for keys, message in _contradictions(suite):
         raise _wrong(path, text, keys, message)
-    absolute = _with_absolute_paths(suite, path.parent)
+    try:
+        _refuse_strange(table)
+    except ValueError as cause:
+        raise UsageError(f"the suite file {path} cannot be used: {cause}.") from cause
+    try:
+        absolute = _with_absolute_paths(suite, path.parent)
+    except (OSError, RuntimeError, ValueError) as cause:
+        raise UsageError(f"the suite file {path} names a path that is none: {cause}.") from cause
     absolute._file, absolute._text = path, text
     return absolute
+
+
+def _refuse_strange(value: object, depth: int = 0) -> None:
+    """Refuse what TOML does not have, though its reader does not mind.
+
+    Raises:
+        ValueError: It is nested more deeply than anything can be meant, a number has more than 64 bits, or a name is
+            no text that can be printed.
+    """
+    if depth > DEEPEST:
+        raise ValueError("its tables are nested too deeply")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number has more than 64 bits")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not name.isprintable():
+                raise ValueError(f"the key {name!r} has characters that cannot be printed")
+            _refuse_strange(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_strange(inner, depth + 1)
 
 
 def _in_our_words(error: ErrorDetails) -> str:
@@ -362,8 +403,9 @@ def _line_of(text: str, keys: list[str]) -> str:
     best, depth = 0, 0
     table: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[+\s*([^\[\]]+?)\s*\]", line)
-        key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        # Nothing here can be matched in two ways, which on a long line would take for ever.
+        header = re.match(r"\s*+\[++([^\[\]]++)\]", line)
+        key = re.match(r"([\w.\"' \t-]++)=", line)
         if header:
             table = _parts(header.group(1))
         found = table if header else [*table, *_parts(key.group(1))] if key else None
@@ -373,7 +415,7 @@ def _line_of(text: str, keys: list[str]) -> str:
 
 
 def _parts(dotted: str) -> list[str]:
-    return [part.strip(" \"'") for part in dotted.split(".")]
+    return [part.strip(" \t\"'") for part in dotted.split(".")]
 
 
 def _key_at(text: str, message: str) -> str:

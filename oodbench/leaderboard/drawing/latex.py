@@ -1,5 +1,6 @@
 """Boards as LaTeX tables for papers; they need the package ``booktabs``."""
 
+import re
 from collections.abc import Sequence
 
 from oodbench.leaderboard.board import Board, Figure, Row, Table
@@ -49,7 +50,7 @@ def _table(table: Table, board: Board) -> str:
         r"\begin{table*}",
         r"\centering\footnotesize",
         rf"\caption{{{_escaped(caption)}}}",
-        rf"\label{{tab:{board.suite}-{table.protocol}}}",
+        rf"\label{{tab:{_name(board.suite)}-{_name(table.protocol)}}}",
         r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{rl{'l' if exposes else ''}{'c' * len(table.columns)}}}",
         r"\toprule",
@@ -74,6 +75,11 @@ def _figure(one: Figure) -> str:
     first = " ".join([value, *rest[1:]]) + (r"\,*" if one.exposed else "")
     # Braces, since a bracket after the end of a line would be read as its option.
     return rf"\shortstack{{{first}\\{{}}{rest[0]}}}" if rest else f"{{{first}}}"
+
+
+def _name(text: str) -> str:
+    """What a label is made of; no command can be written in it."""
+    return re.sub(r"[^\w.:-]", "-", text, flags=re.ASCII)
 
 
 def _escaped(text: str) -> str:

@@ -86,7 +86,7 @@ def _layers(layers: Layers) -> list[str]:
                 else wording.MISSING
                 for one in cells
             ]
-            rows.append([metric, *figures])
+            rows.append([_escaped(metric), *figures])
         parts.append(_grid([_escaped(dataset), *(_escaped(layer) for layer in layers.layers)], rows))
     return parts
 
@@ -125,7 +125,7 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _code(digest: str) -> str:
-    return f"`{digest[:16]}`"
+    return f"`{''.join(filter(str.isalnum, digest[:16]))}`"
 
 
 def _escaped(text: str) -> str:
