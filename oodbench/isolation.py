@@ -47,6 +47,12 @@ def _set_device(device: torch.device) -> None:
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
+def _set_deterministic(enabled: bool) -> None:
+    if torch.are_deterministic_algorithms_enabled() != enabled:
+        # Even to say what is so already imports torch's compiler.
+        torch.use_deterministic_algorithms(enabled)
+
+
 def _change_folder(folder: str) -> None:
     with suppress(OSError):  # it may have been deleted
         os.chdir(folder)
@@ -61,7 +67,7 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_default_device, _set_device),
     (torch.get_num_threads, _set_threads),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (torch.are_deterministic_algorithms_enabled, _set_deterministic),
     (lambda: torch.is_autocast_enabled("cpu"), lambda enabled: torch.set_autocast_enabled("cpu", enabled)),
     (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),

@@ -234,8 +234,9 @@ def _read(name: str, distribution: importlib.metadata.Distribution, *, adapted: 
         points = tuple(point for point in distribution.entry_points if point.group.startswith("oodbench."))
         if not points and not adapted:
             return None
-        about = distribution.metadata
-        return _Distribution(about["Name"] or name, about["Version"] or "0", about["Summary"] or "", points)
+        # What is not there is None or a KeyError, by the library that reads it.
+        known = {key.casefold(): value for key, value in distribution.metadata.json.items() if isinstance(value, str)}
+        return _Distribution(known.get("name") or name, known.get("version") or "0", known.get("summary") or "", points)
     except Exception as cause:
         problem = f"its metadata in {_folder_of(distribution)} cannot be read: {described(cause)}."
         return _Distribution(name, problem=problem)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config  # reads what is installed: once, before tests install what is broken
 
 from oodbench import registry
 

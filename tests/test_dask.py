@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 import oodbench
+from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
 
 distributed = pytest.importorskip("distributed")
@@ -73,7 +74,8 @@ def cluster(tmp_path):
     with ExitStack() as stack:
 
         def start(*arguments):
-            process = subprocess.Popen([sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]])
+            command = [sys.executable, "-m", f"distributed.cli.{arguments[0]}", *arguments[1:]]
+            process = subprocess.Popen(command, cwd=tmp_path)
             stack.callback(process.wait)
             stack.callback(process.kill)
             return process
@@ -114,7 +116,9 @@ def test_a_killed_workers_job_is_done_by_another_and_all_records_are_those_of_on
         *("--executor", "dask", "--scheduler", address, "--json"),
     ]
     started = plugin.with_name("patient.txt")
-    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     end = time.monotonic() + 120
     while not started.exists() and run.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
@@ -210,3 +214,18 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path, address, monkeypatch):
     monkeypatch.setattr("oodbench.execution.dask.CONNECT_S", 1)
     with pytest.raises(MissingPrerequisiteError, match=f"no Dask scheduler answers at {address}"):
         oodbench.run(detectors="entropy", limit=40, out=tmp_path, executor="dask", scheduler=address)
+
+
+def test_what_dask_brings_to_read_packages_finds_those_that_lack_a_summary_too(tmp_path, monkeypatch):
+    # With distributed comes another reader, for which a missing key is an error.
+    info = tmp_path / "scanty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scanty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[oodbench.detectors]\nscanty = nowhere:it\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.refresh()
+    try:
+        assert "scanty" in registry.entries("detectors")
+        assert "scanty" not in registry.unreadable()
+    finally:
+        registry.refresh()

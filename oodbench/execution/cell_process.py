@@ -8,11 +8,8 @@ import base64
 import logging
 import os
 import queue
-import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
@@ -145,7 +142,7 @@ def _compare(there: dict[str, str], here: dict[str, str]) -> None:
             )
 
 
-def main(arguments: Sequence[str] = ()) -> NoReturn:
+def main() -> NoReturn:
     """Answer errands until standard input ends, or nobody has asked for long."""
     errands: queue.SimpleQueue[str] = queue.SimpleQueue()
     # Plugins may read and print what they like: not what is said here.
@@ -181,5 +178,4 @@ def main(arguments: Sequence[str] = ()) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != Path.cwd()]
     main()

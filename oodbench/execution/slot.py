@@ -22,7 +22,8 @@ class CellProcess:
     """A running ``oodbench.execution.cell_process``."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "oodbench.execution.cell_process"]
+        # -P: what lies in the working folder is not imported instead of what is installed.
+        command = [sys.executable, "-P", "-m", "oodbench.execution.cell_process"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         _processes.append(self)
 
