@@ -67,13 +67,13 @@ def check_folder(folder: Path, what: str, option: str) -> None:
 
 def remove_orphans(folder: Path) -> None:
     """Remove temporary files of processes of this machine that ended before they could."""
-    for file in folder.glob(f".{_HOST}-*.tmp"):
-        process = re.match(r"(\d+)-", file.name.removeprefix(f".{_HOST}-"))
+    for file in folder.glob(f".{HOST}-*.tmp"):
+        process = re.match(r"(\d+)-", file.name.removeprefix(f".{HOST}-"))
         if process and not _is_alive(int(process.group(1))):
             file.unlink(missing_ok=True)
 
 
-_HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
 
 
 def _is_alive(process: int) -> bool:
@@ -90,7 +90,7 @@ def _write(target: Path, write: Callable[[str], object]) -> None:
     temporary = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{_HOST}-{os.getpid()}-", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{HOST}-{os.getpid()}-", suffix=".tmp")
         os.close(handle)
         write(temporary)
         with open(temporary, "rb+") as written:

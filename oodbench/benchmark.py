@@ -17,6 +17,8 @@ from oodbench.execution.outcome import Outcome, outcome
 from oodbench.execution.serial import run_serially
 from oodbench.execution.surroundings import surroundings
 from oodbench.folders import cache_folder, data_folder
+from oodbench.journal.events import tell
+from oodbench.journal.writing import journal
 from oodbench.plan import Benchmark, Plan, make_plan
 from oodbench.progress import Track, silent
 from oodbench.records.record import Record
@@ -55,6 +57,7 @@ def run(
     scheduler: str | None = None,
     workers: int | None = None,
     resources: Mapping[str, float] | None = None,
+    log_file: str | Path | None = None,
     track: Track = silent,
 ) -> list[Record]:
     """Run detectors on a suite; the same as ``oodbench run``.
@@ -85,6 +88,7 @@ def run(
         scheduler: Address of a Dask scheduler that runs already.
         workers: How many processes are started otherwise; by default, one a processor.
         resources: What a job takes of a worker's Dask resources, such as ``{"GPU": 1}``.
+        log_file: Where events are written to, a line of JSON each, beside the journal in ``out``.
         track: Shows progress.
 
     Returns:
@@ -115,6 +119,7 @@ def run(
         scheduler=scheduler,
         workers=workers,
         resources=resources,
+        log_file=log_file,
         track=track,
     )
     if found.problem is not None:
@@ -144,6 +149,7 @@ def execute(
     scheduler: str | None,
     workers: int | None,
     resources: Mapping[str, float] | None,
+    log_file: str | Path | None,
     track: Track,
 ) -> Outcome:
     """What ``run`` does, with what there is to be said beside the records; see there for the arguments.
@@ -182,21 +188,23 @@ def execute(
             timeout=timeout,
         )
     store = Store.open(Path(out), rerun)
-    benchmark = read_data(plan, data=data, download=download, track=track)
-    if executor == "serial":
-        return outcome(run_serially(benchmark, store), store)
+    with journal(store.out, None if log_file is None else Path(log_file), **plan.facts(), executor=executor):
+        benchmark = read_data(plan, data=data, download=download, track=track)
+        tell("data read", jobs=dict.fromkeys(benchmark.seeds, len(benchmark.cells)))
+        if executor == "serial":
+            return outcome(run_serially(benchmark, store), store)
 
-    from oodbench.execution.dask import Cluster, run_on_dask
+        from oodbench.execution.dask import Cluster, run_on_dask
 
-    site = Site(
-        asked=asked,
-        data=None if data is None else str(data),
-        download=download,
-        folder=str(Path.cwd()),
-        surroundings=surroundings(benchmark),
-    )
-    where = Cluster(scheduler, workers or processors(), resources or {})
-    return outcome(run_on_dask(benchmark, store, site, where), store)
+        site = Site(
+            asked=asked,
+            data=None if data is None else str(data),
+            download=download,
+            folder=str(Path.cwd()),
+            surroundings=surroundings(benchmark),
+        )
+        where = Cluster(scheduler, workers or processors(), resources or {})
+        return outcome(run_on_dask(benchmark, store, site, where), store)
 
 
 def look_up(

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import Broken, Chosen, input_detectors
+from oodbench.errors import Phase
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence.store import engine
 from oodbench.isolation import Failure, attempt
+from oodbench.phases import Meter
 from oodbench.plain import plain
 from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance, versions
@@ -22,6 +24,7 @@ from oodbench.records.record import (
     ClassifierPart,
     DatasetPart,
     DetectorPart,
+    PhaseCost,
     Record,
     Result,
     ScoresPart,
@@ -85,12 +88,18 @@ def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Keeper) -
     kept = None if isinstance(sheet, Failure) else _keep_scores(trial, sheet, store)
     for draft in wanted:
         record = _record(trial, chosen, draft)
+        meter = Meter(dict(sheet.phases))
         if isinstance(sheet, Failure):
             found: dict[str, Any] | Failure = sheet
         else:
-            found = attempt("evaluate", partial(_finished, record, trial, draft.case, sheet))
-        record = record.model_copy(update=vars(found) if isinstance(found, Failure) else {**found, "scores": kept})
-        yield store.keep(record)
+            with meter.during("evaluate"):
+                found = attempt("evaluate", partial(_finished, record, trial, draft.case, sheet))
+        told = vars(found) if isinstance(found, Failure) else {**found, "scores": kept}
+        yield store.keep(record.model_copy(update={**told, "phases": _costs(meter)}))
+
+
+def _costs(meter: Meter) -> dict[Phase, PhaseCost]:
+    return {phase: PhaseCost(seconds=one.seconds, peak_mib=one.peak_mib) for phase, one in meter.costs.items()}
 
 
 def _keep_scores(trial: Trial, sheet: ScoreSheet, store: Keeper) -> ScoresPart | None:
@@ -203,6 +212,7 @@ def _record(trial: Trial, chosen: Chosen | Broken, draft: Draft) -> Record:
             code=classifier.code or None,
         ),
         results=[],
+        evidence_batch=trial.observatory.batch,
         provenance=provenance(engine(), _plugins(trial, chosen, draft.parts["protocol"])),
         **draft.parts,
     )

@@ -8,9 +8,9 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Phase, Stop, UsageError, described, one_line
+from oodbench.phases import Cost
 
 T = TypeVar("T")
 
@@ -178,12 +179,14 @@ class Failure:
         status: ``failed``, or ``skipped`` where the plugin cannot work on what it was given.
         error: One sentence.
         traceback: Where a plugin raised, if it did.
+        phases: What was gone through before and then.
     """
 
     phase: Phase
     status: Literal["failed", "skipped"]
     error: str
     traceback: str | None = None
+    phases: Mapping[Phase, Cost] = field(default_factory=dict)
 
 
 def attempt(phase: Phase, compute: Callable[[], T]) -> T | Failure:

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -52,6 +53,16 @@ class Plan:
     skip_missing: bool = False
     timeout: float | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """What the journal of a run says of it."""
+        return {
+            "suite": f"{self.suite.name} {self.suite.version}",
+            "seeds": self.seeds,
+            "detectors": [one.label for one in self.detectors],
+            "protocols": self.patterns,
+            "limit": self.limit,
+        }
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,6 +70,10 @@ class Job:
 
     seed: int
     cell: Cell
+
+    def facts(self) -> dict[str, Any]:
+        """What the journal of a run says of it."""
+        return {"seed": self.seed, "detector": self.cell.chosen.label, "exposed": self.cell.exposed}
 
 
 @dataclass(frozen=True)
@@ -91,9 +106,14 @@ class Benchmark:
         """The seeds."""
         return self.plan.seeds
 
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The cells of each seed: one for each detector and exposure that changes it."""
+        return [cell for chosen in self.plan.detectors for cell in _cells_of(chosen, self.by_exposure)]
+
     def jobs(self, seed: int) -> list[Job]:
-        """The jobs of a seed: one for each detector and exposure that changes it."""
-        return [Job(seed, cell) for chosen in self.plan.detectors for cell in _cells_of(chosen, self.by_exposure)]
+        """The jobs of a seed, one for each cell."""
+        return [Job(seed, cell) for cell in self.cells]
 
     def trial(self, seed: int) -> Trial:
         """The trained classifier and its data; evidence is collected when it is first asked for."""

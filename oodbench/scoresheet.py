@@ -20,6 +20,7 @@ from oodbench.detectors.selection import Chosen, input_detectors
 from oodbench.errors import CellSkippedError, OodbenchError, Phase
 from oodbench.evidence import Evidence
 from oodbench.isolation import Failure, TimeoutExceededError, attempt, failed, isolated, time_limit
+from oodbench.phases import Cost, Meter
 from oodbench.scoring import Fitted, fit, refuse_changed_network, score, state_of
 from oodbench.trial import Trial
 
@@ -50,11 +51,13 @@ class ScoreSheet:
         fitted: The detector.
         needs: The parts of the evidence that it and its inputs work on.
         scores: By data set and part.
+        phases: What it took to get them.
     """
 
     fitted: Fitted
     needs: tuple[str, ...]
     scores: Mapping[Key, Scored | Failure]
+    phases: Mapping[Phase, Cost] = field(default_factory=dict)
 
     def of(self, split: Split) -> Scored | Failure:
         """The scores of a split."""
@@ -136,28 +139,38 @@ def prepare(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> Prepared:
 
 
 def _computed(trial: Trial, chosen: Chosen, exposed: tuple[str, ...]) -> ScoreSheet | Failure:
-    prepared = attempt("evidence", lambda: prepare(trial, chosen, exposed))
+    meter = Meter()
+    return replace(_measured(trial, chosen, exposed, meter), phases=meter.costs)
+
+
+def _measured(trial: Trial, chosen: Chosen, exposed: tuple[str, ...], meter: Meter) -> ScoreSheet | Failure:
+    with meter.during("evidence"):
+        prepared = attempt("evidence", lambda: prepare(trial, chosen, exposed))
     if isinstance(prepared, Failure):
         return prepared
     before = state_of(prepared.pieces.network) if prepared.pieces else {}
-    sheet = _fitted_and_scored(trial, chosen, prepared)
+    sheet = _fitted_and_scored(trial, chosen, prepared, meter)
     if isinstance(sheet, Failure) or not prepared.pieces:
         return sheet
     changed = attempt("score", partial(refuse_changed_network, before, prepared.pieces.network))
     return changed or sheet
 
 
-def _fitted_and_scored(trial: Trial, chosen: Chosen, prepared: Prepared) -> ScoreSheet | Failure:
+def _fitted_and_scored(trial: Trial, chosen: Chosen, prepared: Prepared, meter: Meter) -> ScoreSheet | Failure:
     plugin, inputs = chosen.plugin, prepared.inputs
     learn = partial(fit, plugin, chosen.parameters(trial.seed), prepared.lesson, prepared.labels)
     phase: Phase = "fit"
     try:
         with isolated(trial.seed), time_limit(trial.timeout):
-            fitted = attempt("fit", learn)
+            with meter.during("fit"):
+                fitted = attempt("fit", learn)
             if isinstance(fitted, Failure):
                 return fitted
             phase = "score"
-            scores = {key: attempt("score", partial(_timed_score, fitted, one)) for key, one in prepared.views.items()}
+            with meter.during("score"):
+                scores = {
+                    key: attempt("score", partial(_timed_score, fitted, one)) for key, one in prepared.views.items()
+                }
     except TimeoutExceededError as error:
         return failed(phase, error)
     if inputs.needs:

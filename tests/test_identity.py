@@ -119,6 +119,7 @@ RUN_TIME = {
     "out",
     "skip_missing",
     "timeout",
+    "log_file",
     "rerun",
     "executor",
     "scheduler",

@@ -18,7 +18,8 @@ from oodbench.classifiers.weights import load_weights
 from oodbench.cli import run_command_line
 from oodbench.datasets.splits import draw_splits
 from oodbench.errors import CellSkippedError, MissingPrerequisiteError, OodbenchError, UsageError
-from oodbench.evidence.collection import BATCH, batch_of, collect
+from oodbench.evidence.batches import BATCH, batch_of
+from oodbench.evidence.collection import collect
 from oodbench.gradients import forward
 from oodbench.progress import silent
 from oodbench.suites.suite import read_suite

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from oodbench import registry
 from oodbench.conformance.problem import CLASSES, UNKNOWN, problem
 from oodbench.detectors.selection import Broken, choose
-from oodbench.evidence.collection import BATCH
+from oodbench.evidence.batches import BATCH
 from oodbench.isolation import Failure
 from oodbench.scoresheet import score_sheet
 

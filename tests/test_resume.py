@@ -151,7 +151,7 @@ class Driver:
 
 def timeless(file):
     record = json.loads(file.read_text())
-    record["timing"] = None
+    record["timing"] = record["phases"] = None
     del record["provenance"]["created"]
     return record
 
@@ -351,12 +351,12 @@ def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path):
 
 
 def test_temporary_files_of_dead_processes_alone_are_removed(tmp_path):
-    from oodbench.atomic import _HOST
+    from oodbench.atomic import HOST
 
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    dead = tmp_path / f".{_HOST}-{done.pid}-abc.tmp"
-    mine = tmp_path / f".{_HOST}-{os.getpid()}-abc.tmp"
+    dead = tmp_path / f".{HOST}-{done.pid}-abc.tmp"
+    mine = tmp_path / f".{HOST}-{os.getpid()}-abc.tmp"
     theirs = tmp_path / ".elsewhere-1-abc.tmp"
     other = tmp_path / "notes.tmp"
     for file in (dead, mine, theirs, other):

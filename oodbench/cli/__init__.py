@@ -20,6 +20,7 @@ VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
     "plan": "Print a plan that workers share.",
     "worker": "Do a share of a plan.",
+    "status": "Say how far a run has come.",
     "list": "List the plugins of a kind.",
     "info": "Say what a plugin is; of a data set, draw a contact sheet.",
     "new": "Make a plugin package to start from.",

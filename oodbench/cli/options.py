@@ -97,6 +97,12 @@ _STORE = (
         show_default=True,
         help="Cells to run: those without a record in --out, also those that failed, or all. A finished record stays.",
     ),
+    click.option(
+        "--log-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Also write what happens to FILE, a line of JSON for each event. For people: `oodbench status`.",
+    ),
 )
 
 

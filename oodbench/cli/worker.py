@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--shard", default="1/1", show_default=True, metavar="K/N", help="The K-th of N shares.")
 @data_option
 @store_options
-def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun") -> int:
+def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun", log_file: Path | None) -> int:
     """Do a share of what `oodbench plan` printed, for arrays of jobs and matrices of continuous integration.
 
     Workers need no connection: they meet in the folders --out and $OODBENCH_CACHE, or each has its own, and `oodbench
@@ -37,6 +37,8 @@ def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun"
     from oodbench.execution.outcome import outcome
     from oodbench.execution.serial import run_serially
     from oodbench.execution.shards import jobs_of_share, read_plan, share
+    from oodbench.journal.events import tell
+    from oodbench.journal.writing import journal
     from oodbench.records.store import Store
 
     plan = read_plan(file)
@@ -44,9 +46,11 @@ def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun"
     with results_only(), progress() as track:
         wanted = look_up(**plan.asked.model_dump())
         store = Store.open(out, rerun)
-        benchmark = read_data(wanted, data=data, download=False, track=track)
-        jobs = jobs_of_share(benchmark, mine)
-        done = outcome(run_serially(benchmark, store, jobs), store)
+        with journal(out, log_file, **wanted.facts() | {"seeds": sorted({job.seed for job in mine})}, shard=shard):
+            benchmark = read_data(wanted, data=data, download=False, track=track)
+            jobs = jobs_of_share(benchmark, mine)
+            tell("data read", jobs=Counter(job.seed for job in jobs))
+            done = outcome(run_serially(benchmark, store, jobs), store)
     found = Counter(record.status for record in done.records)
     click.echo(
         f"{len(done.records)} records of {len(mine)} jobs in {out} "

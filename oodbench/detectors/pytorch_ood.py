@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from oodbench.detectors.plugin import DetectorPlugin, detector
 from oodbench.errors import CellSkippedError, one_line
 from oodbench.evidence import Evidence
-from oodbench.evidence.collection import BATCH
+from oodbench.evidence.batches import BATCH, halving
 from oodbench.isolation import isolated
 
 # Callables cannot be typed on a command line, and the device is the evidence's.
@@ -81,8 +81,12 @@ class Adapted:
         """Score some samples at a time."""
         predict = getattr(self._detector, self.interface.predict)
         samples: Tensor = getattr(evidence, self.interface.part)
-        with torch.enable_grad():
-            return torch.cat([self._predicted(predict, some) for some in torch.split(samples, BATCH)]).detach()
+
+        def in_batches_of(batch: int) -> Tensor:
+            with torch.enable_grad():
+                return torch.cat([self._predicted(predict, some) for some in torch.split(samples, batch)]).detach()
+
+        return halving(BATCH, f"scores of {self.theirs.__name__}", in_batches_of)[0]
 
     def _learn(self, evidence: Evidence, labels: Tensor) -> None:
         samples: Tensor = getattr(evidence, self.interface.part)

@@ -18,22 +18,13 @@ from torch import Tensor, nn
 
 from oodbench.classifiers.pieces import Pieces
 from oodbench.classifiers.training import to_input
+from oodbench.evidence.batches import batch_of
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients import forward
 from oodbench.progress import Track
 from oodbench.threads import operator_threads
 
 T = TypeVar("T")
-
-# Fixed: the shape of a batch decides how matrix products are blocked, and so the last bits.
-BATCH = 256
-# Numbers of a batch's images at most, so that what the network makes of large images stays in memory.
-BATCH_NUMBERS = 256 * 3 * 64 * 64
-
-
-def batch_of(images: NDArray[np.uint8]) -> int:
-    """How many of the images (N, C, H, W) are taken at once."""
-    return max(1, min(BATCH, BATCH_NUMBERS // int(images[0].size)))
 
 
 def collect(
@@ -45,6 +36,7 @@ def collect(
     parts: Sequence[str] = OF_ONE_PASS,
     to_input: Callable[[Tensor], Tensor] = to_input,
     penultimate: str | None = None,
+    batch: int | None = None,
 ) -> Evidence:
     """Collect the evidence of all images.
 
@@ -56,27 +48,34 @@ def collect(
         parts: All of one pass, or logits and features alone, which need no backward pass.
         to_input: Images to what the network is given.
         penultimate: Name of the Linear layer whose input are the features; None finds it.
+        batch: How many images are taken at once, if not as many as usual.
     """
     measure = _whole if "gradients" in parts else _light
-    batches = torch.split(torch.from_numpy(images), batch_of(images))
+    batches = torch.split(torch.from_numpy(images), batch or batch_of(images))
 
-    def of_batch(one: nn.Module, batch: Tensor) -> Evidence:
-        return measure(one, to_input(batch), penultimate)
+    def of_batch(one: nn.Module, some: Tensor) -> Evidence:
+        return measure(one, to_input(some), penultimate)
 
     return Evidence.concatenate(over_batches(network, batches, of_batch, track, description))
 
 
 def feature_maps(
-    backbone: nn.Module, images: NDArray[np.uint8], to_input: Callable[[Tensor], Tensor], track: Track, description: str
+    backbone: nn.Module,
+    images: NDArray[np.uint8],
+    to_input: Callable[[Tensor], Tensor],
+    track: Track,
+    description: str,
+    *,
+    batch: int,
 ) -> Tensor:
     """The feature maps of all images, float32 (N, K, H, W)."""
 
-    def measure(one: nn.Module, batch: Tensor) -> Tensor:
+    def measure(one: nn.Module, some: Tensor) -> Tensor:
         with torch.no_grad():
-            maps: Tensor = one(to_input(batch)).float()
+            maps: Tensor = one(to_input(some)).float()
         return maps
 
-    batches = torch.split(torch.from_numpy(images), batch_of(images))
+    batches = torch.split(torch.from_numpy(images), batch)
     return torch.cat(over_batches(backbone, batches, measure, track, description))
 
 

@@ -11,6 +11,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from oodbench.errors import UsageError
 from oodbench.evidence.collection import over_batches, processors
 from oodbench.gradients import forward, gradient_metrics
 from oodbench.gradients.entries import path
+from oodbench.memory import forget_peak, peak_mib, resident_mib
 from oodbench.progress import Track, silent
 
 ROUNDS = 3
@@ -259,19 +261,12 @@ def _gradnorm(model: nn.Module, inputs: Tensor) -> None:
 
 def _first_run(run: Callable[[], object]) -> tuple[float | None, float]:
     """MiB that a run needs at its peak beyond what is in use before, where Linux with glibc tells; and its seconds."""
-    try:
+    with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except (AttributeError, OSError):
-        return None, _seconds(run)
-    before = _status("VmRSS")
+    before = resident_mib() if forget_peak() else None
     seconds = _seconds(run)
-    return max(0.0, (_status("VmHWM") - before) / 1024), seconds
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    peak = peak_mib()
+    return None if before is None or peak is None else max(0.0, peak - before), seconds
 
 
 def _limit(model: nn.Module, inputs: Tensor) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from oodbench.classifiers.pieces import PIECES, Pieces
 from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
+from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.collection import feature_maps
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.evidence.store import evidence_of
@@ -29,10 +30,14 @@ class Observatory:
         cache: The cache folder.
         image: uint8 (C, H, W), one of the training images, to see what shapes the classifier makes of it.
         track: Shows progress.
+
+    Attributes:
+        batch: How few images were taken at once where memory was too short for the usual number; None where it was not.
     """
 
     def __init__(self, classifier: Classifier, cache: Path, image: NDArray[np.uint8], track: Track) -> None:
         self.classifier = classifier
+        self.batch: int | None = None
         self._example = classifier.to_input(torch.from_numpy(image[None]))
         self._cache = cache
         self._track = track
@@ -70,12 +75,26 @@ class Observatory:
         return self._known[key]
 
     def _collected(self, split: Split, parts: tuple[str, ...]) -> Evidence:
-        return evidence_of(self.classifier, split, parts, self._cache, self._track)
+        found, batch = evidence_of(self.classifier, split, parts, self._cache, self._track)
+        self._took(split, batch)
+        return found
 
     def _feature_maps(self, split: Split) -> Tensor:
         backbone = nn.Sequential(*self._pieces().stages)
-        description = f"feature maps of {split.dataset} ({split.part})"
-        return feature_maps(backbone, split.images, self.classifier.to_input, self._track, description)
+        what = f"feature maps of {split.dataset} ({split.part})"
+        found, batch = halving(
+            batch_of(split.images),
+            what,
+            lambda batch: feature_maps(
+                backbone, split.images, self.classifier.to_input, self._track, what, batch=batch
+            ),
+        )
+        self._took(split, batch)
+        return found
+
+    def _took(self, split: Split, batch: int) -> None:
+        if batch < batch_of(split.images):
+            self.batch = min(batch, self.batch or batch)
 
     def _pieces(self) -> Pieces:
         return Pieces(copy.deepcopy(self.classifier.network), self._example, self.classifier.penultimate)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from oodbench.cache.entries import kept_or_made
 from oodbench.cache.tensor_files import Kept
 from oodbench.classifiers.store import Classifier
 from oodbench.datasets.splits import Split
-from oodbench.evidence.collection import batch_of, collect
+from oodbench.evidence.batches import batch_of, halving
+from oodbench.evidence.collection import collect
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients.entries import path
 from oodbench.progress import Track
@@ -28,8 +30,10 @@ def engine() -> str:
     return f"{ENGINE_VERSION}, {path()}"
 
 
-def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cache: Path, track: Track) -> Evidence:
-    """The evidence of a split, from the cache if it was collected before.
+def evidence_of(
+    classifier: Classifier, split: Split, parts: Sequence[str], cache: Path, track: Track
+) -> tuple[Evidence, int]:
+    """The evidence of a split, from the cache if it was collected before, and how many images were taken at once.
 
     Args:
         classifier: The trained classifier.
@@ -42,7 +46,6 @@ def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cach
         "weights": classifier.weights_sha256,
         "architecture": _architecture(classifier.network),
         "images": hashlib.sha256(split.digests.tobytes()).hexdigest(),
-        "batch": batch_of(split.images),
         "engine": engine(),
         "torch": version("torch"),
     }
@@ -55,19 +58,26 @@ def evidence_of(classifier: Classifier, split: Split, parts: Sequence[str], cach
     if classifier.code:
         identity["code"] = classifier.code
 
-    def make() -> Kept:
+    what = f"evidence of {split.dataset} ({split.part})"
+
+    def make(batch: int) -> Kept:
         collected = collect(
             classifier.network,
             split.images,
             track,
-            f"evidence of {split.dataset} ({split.part})",
+            what,
             parts=parts,
             to_input=classifier.to_input,
             penultimate=classifier.penultimate,
+            batch=batch,
         )
         return _to_tensors(collected)
 
-    return _from_tensors(*kept_or_made(cache, "evidence", identity, make))
+    def in_batches_of(batch: int) -> Evidence:
+        kept = kept_or_made(cache, "evidence", {**identity, "batch": batch}, partial(make, batch))
+        return _from_tensors(*kept)
+
+    return halving(batch_of(split.images), what, in_batches_of)
 
 
 def _architecture(network: nn.Module) -> str:

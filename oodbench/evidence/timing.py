@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from oodbench.classifiers.store import Classifier
+from oodbench.evidence.batches import halving
 from oodbench.gradients import forward
 
 SAMPLES = 64
@@ -27,12 +28,16 @@ def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[
         classifier: The trained classifier.
         images: uint8 (N, C, H, W).
     """
-    batch = classifier.to_input(torch.from_numpy(images[:SAMPLES]))
+    inputs = classifier.to_input(torch.from_numpy(images[:SAMPLES]))
 
     @cache
     def milliseconds(backward: tuple[str, ...]) -> float:
-        best = 1e3 * min(_passes(classifier.network, batch, backward)) / len(batch)
-        return best
+        seconds, batch = halving(
+            len(inputs),
+            "cost of evidence",
+            lambda batch: min(_passes(classifier.network, inputs[:batch], backward)),
+        )
+        return 1e3 * seconds / batch
 
     def of_needs(needs: tuple[str, ...]) -> float:
         return milliseconds(tuple(part for part in ("gradients", "confounding") if part in needs))

@@ -15,12 +15,12 @@ from typing import NoReturn
 
 from oodbench import isolation
 from oodbench.benchmark import look_up, read_data
-from oodbench.cells import drafts, run_cell
+from oodbench.cells import Cell, drafts, run_cell
 from oodbench.detectors.selection import Broken
 from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.execution.errand import Answer, Errand, Site
 from oodbench.execution.surroundings import surroundings
-from oodbench.plan import Benchmark, Job
+from oodbench.plan import Benchmark
 from oodbench.progress import silent
 from oodbench.records.record import Record
 from oodbench.records.store import ScoreFile
@@ -103,29 +103,29 @@ def answer(bench: "_Bench", errand: Errand) -> Answer:
         OodbenchError: It cannot be done here.
     """
     trial = bench.trial(errand)
-    jobs = bench.benchmark(errand.site).jobs(errand.seed)
+    cells = bench.benchmark(errand.site).cells
     if errand.what == "prepare":
-        return Answer(cells=[[draft.cell_id for draft in drafts(trial, job.cell)] for job in jobs])
+        return Answer(cells=[[draft.cell_id for draft in drafts(trial, cell)] for cell in cells])
     if errand.what == "gather":
         trial.gather()
         return Answer()
-    return _ran(trial, jobs[errand.job], errand)
+    return _ran(trial, cells[errand.job], errand)
 
 
-def _ran(trial: Trial, job: Job, errand: Errand) -> Answer:
-    found = drafts(trial, job.cell)
+def _ran(trial: Trial, cell: Cell, errand: Errand) -> Answer:
+    found = drafts(trial, cell)
     if [draft.cell_id for draft in found] != errand.cells:
         raise UsageError(
-            f"the cells of {job.cell.chosen.label}, seed {errand.seed}, are others here than where the classifier was "
+            f"the cells of {cell.chosen.label}, seed {errand.seed}, are others here than where the classifier was "
             "trained first; let all workers share the folder $OODBENCH_CACHE, so that it is trained once."
         )
-    chosen = job.cell.chosen
+    chosen = cell.chosen
     if errand.failure is not None:
         why = isolation.Failure("score", "failed", errand.failure)
         chosen = Broken(chosen.name, chosen.given, chosen.provider, why)
     basket, wanted = _Basket(), [draft for draft in found if draft.cell_id in set(errand.wanted)]
     with single_threaded():
-        list(run_cell(trial, replace(job.cell, chosen=chosen), wanted, basket))
+        list(run_cell(trial, replace(cell, chosen=chosen), wanted, basket))
     return Answer(
         records=[record.model_dump_json() for record in basket.records],
         scores=basket.scores[0].part if basket.scores else None,

@@ -20,7 +20,8 @@ from oodbench.errors import MissingPrerequisiteError, OodbenchError, one_line
 from oodbench.execution.errand import Answer, Errand, Site
 from oodbench.execution.outcome import SeedFailed
 from oodbench.execution.slot import ProcessEndedError, end_processes, how, perform
-from oodbench.plan import Benchmark
+from oodbench.journal.events import tell
+from oodbench.plan import Benchmark, Job
 from oodbench.records.record import Record
 from oodbench.records.store import ScoreFile, Store
 
@@ -80,7 +81,7 @@ def run_on_dask(benchmark: Benchmark, store: Store, site: Site, cluster: Cluster
         if seed in dispatch.failed:
             yield SeedFailed(seed, dispatch.failed[seed])
         else:
-            for i in range(len(benchmark.jobs(seed))):
+            for i in range(len(benchmark.cells)):
                 yield from dispatch.found[seed, i]
 
 
@@ -133,6 +134,7 @@ class _Running:
     address: str
     claim: ExitStack
     future: "Future[str]"
+    since: float = field(default_factory=time.monotonic)
 
 
 class _Dispatch:
@@ -161,7 +163,7 @@ class _Dispatch:
 
     def run(self) -> None:
         """Until there is nothing left to do."""
-        total = sum(len(self._benchmark.jobs(seed)) + 2 for seed in self._benchmark.seeds)
+        total = len(self._benchmark.seeds) * (len(self._benchmark.cells) + 2)
         for _ in self._benchmark.track(self._steps(), total, "classifiers and detectors"):
             pass
 
@@ -217,6 +219,9 @@ class _Dispatch:
         self._slots = {address: _slots(worker, self._cluster.resources) for address, worker in workers.items()}
         self._seed_of = {address: seed for address, seed in self._seed_of.items() if address in self._slots}
 
+    def _job(self, errand: Errand) -> Job:
+        return Job(errand.seed, self._benchmark.cells[errand.job])
+
     def _say_if_lonely(self) -> None:
         now = time.monotonic()
         if any(self._slots.values()):
@@ -264,6 +269,8 @@ class _Dispatch:
             pure=False,
         )
         self._running[key] = _Running(task, address, claim, future)
+        if errand.what == "run":
+            tell("job started", **self._job(errand).facts(), worker=address)
         future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
         return True
 
@@ -273,13 +280,19 @@ class _Dispatch:
             return
         with running.claim:
             answer = self._answer(running.task, future)
+            seconds = round(time.monotonic() - running.since, 3)
+            errand = running.task.errand
+            if errand.what == "run":
+                tell("job ended", **self._job(errand).facts(), seconds=seconds)
             if answer is None:
                 return
             for text in answer.messages:
                 if text not in self._told:
                     self._told.add(text)
                     logger.warning("%s", text)
-            yield from self._done(running.task.errand, answer)
+            if errand.what == "gather" and answer.error is None:
+                tell("evidence collected", seed=errand.seed, seconds=seconds)
+            yield from self._done(errand, answer)
 
     def _answer(self, task: _Task, future: "Future[str]") -> Answer | None:
         """What came of an errand; None if it is tried again."""
@@ -317,6 +330,7 @@ class _Dispatch:
     def _done(self, errand: Errand, answer: Answer) -> Iterator[None]:
         seed = errand.seed
         if answer.error is not None:
+            tell("seed failed", seed=seed, error=answer.error)
             self.failed.setdefault(seed, OodbenchError(answer.error))
             self._ready[seed].clear()
             self._pending.pop(seed, None)
@@ -331,6 +345,7 @@ class _Dispatch:
 
     def _prepared(self, seed: int, cells: list[list[str]]) -> Iterator[None]:
         """Its cells are known, and so what is left of them to do."""
+        tell("seed prepared", seed=seed, jobs=cells)
         pending = []
         for job, of_job in enumerate(cells):
             kept = self._store.finished_of(of_job)
@@ -360,5 +375,5 @@ def _slots(worker: Mapping[str, Any], resources: Mapping[str, float]) -> int:
 def _title(errand: Errand, benchmark: Benchmark) -> str:
     if errand.what != "run":
         return errand.what
-    cell = benchmark.jobs(errand.seed)[errand.job].cell
+    cell = benchmark.cells[errand.job]
     return f"{cell.chosen.label}{' exposed to ' + ', '.join(cell.exposed) if cell.exposed else ''}"

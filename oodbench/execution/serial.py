@@ -1,12 +1,14 @@
 """Jobs one after the other in this process, beside any other processes on the same results folder."""
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 from oodbench.cells import Draft, drafts, run_cell
-from oodbench.errors import OodbenchError
+from oodbench.errors import OodbenchError, one_line
 from oodbench.execution.outcome import SeedFailed
+from oodbench.journal.events import tell
 from oodbench.plan import Benchmark, Job
 from oodbench.records.record import Record
 from oodbench.records.store import Store
@@ -28,6 +30,7 @@ def run_serially(
         try:
             trial = benchmark.trial(seed)
         except OodbenchError as error:
+            tell("seed failed", seed=seed, error=one_line(error))
             yield SeedFailed(seed, error)
         else:
             yield from _of_trial(benchmark, store, trial, asked_for)
@@ -35,13 +38,16 @@ def run_serially(
 
 def _of_trial(benchmark: Benchmark, store: Store, trial: Trial, jobs: Sequence[Job]) -> Iterator[Record]:
     asked_for = [(job, drafts(trial, job.cell)) for job in jobs]
+    tell("seed prepared", seed=trial.seed, jobs=[_cells(of_job) for _, of_job in asked_for])
     found: dict[int, list[Record]] = {}
     for i, (_, of_job) in enumerate(asked_for):
         kept = store.finished_of(_cells(of_job))
         if len(kept) == len(of_job):
             found[i] = list(kept.values())
     if len(found) < len(asked_for):
+        start = time.monotonic()
         trial.gather()
+        tell("evidence collected", seed=trial.seed, seconds=round(time.monotonic() - start, 3))
     with single_threaded():
         for i, (job, of_job) in enumerate(benchmark.track(asked_for, len(asked_for), f"detectors, seed {trial.seed}")):
             done = found.get(i) or run_job(trial, job, of_job, store, wait=False)
@@ -63,7 +69,10 @@ def run_job(trial: Trial, job: Job, asked_for: Sequence[Draft], store: Store, *,
         kept = store.finished_of(cells)  # another process may have come far
         wanted = [draft for draft in asked_for if draft.cell_id not in kept]
         if wanted:
+            tell("job started", **job.facts())
+            start = time.monotonic()
             kept |= {record.cell_id: record for record in run_cell(trial, job.cell, wanted, store)}
+            tell("job ended", **job.facts(), seconds=round(time.monotonic() - start, 3))
     return [kept[cell] for cell in cells]
 
 

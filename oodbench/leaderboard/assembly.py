@@ -16,7 +16,7 @@ from oodbench.records.record import DatasetPart, Record
 from oodbench.records.verification import Measured
 
 # Fields of records that came after boards were published.
-LATER = ("identity_version", "phase")
+LATER = ("identity_version", "phase", "phases", "evidence_batch")
 
 
 def boards(cells: Sequence[Measured], note: str = "", command: str = "") -> list[Board]:

@@ -117,6 +117,13 @@ class Timing(_Part):
     evidence_ms_per_sample: float | None = None
 
 
+class PhaseCost(_Part):
+    """Seconds of a phase, and MiB of resident memory that the process had at the most meanwhile, if that is known."""
+
+    seconds: float
+    peak_mib: float | None = None
+
+
 class Provenance(_Part):
     """What the cell was run with: versions of packages, the distribution and version of each plugin that took part.
 
@@ -134,7 +141,9 @@ class Provenance(_Part):
 class Record(_Part):
     """The immutable result of one cell: suite × seed × protocol × exposure × detector.
 
-    ``phase`` is where a cell without results ended.
+    ``phase`` is where a cell without results ended, ``phases`` what those that it went through cost. Evidence that
+    several cells share is collected before; ``evidence_batch`` is how many images were taken at once for it, where
+    memory was too short for the usual number, so that last bits may be others.
     ``datasets`` has the test samples of a set under its name, and other splits of it as ``name (part)``. ``threshold``
     is the one of ``meta_accuracy``, chosen on the fitting split.
     """
@@ -157,6 +166,8 @@ class Record(_Part):
     datasets: dict[str, DatasetPart]
     scores: ScoresPart | None = None
     timing: Timing | None = None
+    phases: dict[Phase, PhaseCost] = {}
+    evidence_batch: int | None = None
     provenance: Provenance
 
 

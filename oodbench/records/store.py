@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from oodbench.atomic import check_folder, remove_orphans, write_atomically
 from oodbench.errors import UsageError
+from oodbench.journal.events import tell
 from oodbench.locks import exclusively
 from oodbench.records.record import Record, ScoresPart
 from oodbench.records.verification import LARGEST_SCORES, InvalidError, parse, path_of
@@ -106,6 +107,17 @@ class Store:
             return other
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(self._file(record.cell_id), lambda path: Path(path).write_text(text, "utf-8"))
+        tell(
+            "record kept",
+            cell_id=record.cell_id,
+            seed=record.seed,
+            detector=record.detector.name,
+            protocol=record.protocol,
+            exposed=record.exposed,
+            status=record.status,
+            phase=record.phase,
+            error=record.error,
+        )
         return record
 
     def keep_scores(self, scores: ScoreFile) -> None:

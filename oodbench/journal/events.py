@@ -1,0 +1,33 @@
+"""Events of a run, for whoever listens to the logger ``oodbench.events``."""
+
+import logging
+from typing import Any, Literal
+
+Event = Literal[
+    "run started",
+    "data read",
+    "seed prepared",
+    "seed failed",
+    "evidence collected",
+    "job started",
+    "job ended",
+    "record kept",
+    "message",
+    "run ended",
+]
+
+events = logging.getLogger("oodbench.events")
+# They are for programs: nobody's terminal is filled with them.
+events.propagate = False
+events.setLevel(logging.INFO)
+events.addHandler(logging.NullHandler())
+
+
+def tell(event: Event, **facts: Any) -> None:  # noqa: ANN401
+    """Tell of an event.
+
+    Args:
+        event: What happened; also the message of the log record.
+        facts: More of it, as JSON has it; the attribute ``facts`` of the log record.
+    """
+    events.info(event, extra={"facts": facts})

@@ -1,0 +1,218 @@
+"""What a run tells of itself: events for programs, and how far it has come for people."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+import oodbench
+from oodbench.cli.status import command
+from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.journal.status import status
+
+# Waits until it is told to go on, so that there is something to be seen meanwhile.
+PATIENT = """
+import time
+from pathlib import Path
+import oodbench
+
+
+@oodbench.detector("patient", needs="logits")
+def patient(logits):
+    while not Path(__file__).with_name("go").exists():
+        time.sleep(0.02)
+    return logits[:, 0]
+
+
+@oodbench.detector("faulty", needs="logits")
+def faulty(logits):
+    raise ValueError("no luck")
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    file = tmp_path / "patient.py"
+    file.write_text(PATIENT)
+    return file
+
+
+def started(tmp_path, plugin, *more):
+    words = ["run", "--plugin", plugin, "-d", "entropy", "-d", "faulty", "-d", "patient", "-p", "known"]
+    words += ["--seed", "0", "--seed", "1", "--limit", "40", "--out", tmp_path / "out", *more]
+    command = [sys.executable, "-m", "oodbench", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 120
+    while not (found := condition()) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert found, process.communicate()
+    return found
+
+
+def shown(*words):
+    done = CliRunner().invoke(command, list(map(str, words)))
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def waiting(out):
+    if not (out / "records").is_dir():
+        return None
+    found = status(out, datetime.now(UTC))
+    return found if any(doing.detector == "patient" for run in found.runs for doing in run.doing) else None
+
+
+@pytest.mark.parametrize("executor", [(), ("--executor", "dask", "--workers", "1")], ids=["serial", "dask"])
+def test_status_says_how_far_a_run_has_come_while_it_goes_on_and_after(tmp_path, plugin, executor):
+    if executor:
+        pytest.importorskip("distributed")
+    run = started(tmp_path, plugin, *executor)
+    out = tmp_path / "out"
+    found = wait_for(lambda: waiting(out), run)
+    (going_on,) = found.runs
+    assert (going_on.state, going_on.process, going_on.suite) == ("going on", run.pid, "digits 1")
+    (doing,) = going_on.doing
+    assert (doing.seed, doing.exposed, bool(doing.worker)) == (0, (), bool(executor))
+    assert [(seed.seed, seed.cells, seed.ok, seed.failed) for seed in found.seeds] == [(0, 3, 1, 1), (1, None, 0, 0)]
+    assert (found.jobs, found.jobs_done) == (6, 2)
+    assert found.left_s > 0
+    (failure,) = found.failures
+    assert (failure.detector, failure.phase, "no luck" in failure.error) == ("faulty", "score", True)
+    text = shown(out)
+    assert "goes on for" in text
+    assert "now: patient, seed 0" in text
+    assert "2 of 6 jobs" in text
+    assert "failed (score): faulty, known, seed 0" in text
+
+    plugin.with_name("go").touch()
+    assert run.wait(timeout=120) == 1  # a cell failed
+    run.communicate()
+    found = status(out, datetime.now(UTC))
+    assert [(one.state, one.doing) for one in found.runs] == [("finished", ())]
+    assert [(seed.seed, seed.cells, seed.ok, seed.failed) for seed in found.seeds] == [(0, 3, 2, 1), (1, 3, 2, 1)]
+    assert (found.jobs, found.jobs_done) == (6, 6)
+    assert json.loads(shown(out, "--json"))["runs"][0]["state"] == "finished"
+    assert not list(out.rglob("*.lock"))
+
+
+@pytest.mark.parametrize(
+    ("number", "state"), [(signal.SIGKILL, "killed"), (signal.SIGINT, "interrupted")], ids=["kill", "interrupt"]
+)
+def test_status_tells_a_run_that_was_ended_from_one_that_goes_on(tmp_path, plugin, number, state):
+    run = started(tmp_path, plugin)
+    out = tmp_path / "out"
+    wait_for(lambda: waiting(out), run)
+    run.send_signal(number)
+    run.communicate()
+    (ended,) = status(out, datetime.now(UTC)).runs
+    assert (ended.state, ended.doing) == (state, ())
+    assert f"was {state} after" in shown(out)
+    plugin.with_name("go").touch()
+    again = started(tmp_path, plugin)
+    again.communicate()
+    assert status(out, datetime.now(UTC)).runs[0].state == "finished"
+    assert not list(out.rglob("*.lock"))
+
+
+def test_events_are_lines_of_json_also_where_the_user_wants_them(tmp_path, caplog):
+    log = tmp_path / "elsewhere" / "events.jsonl"
+    arguments = {"protocols": "known", "seeds": [0], "limit": 40, "out": tmp_path / "out", "log_file": log}
+    records = oodbench.run(detectors=["entropy", "knn"], **arguments)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    (own,) = (tmp_path / "out" / "log").glob("*.jsonl")
+    assert own.read_text() == log.read_text()
+    assert [one["event"] for one in events] == [
+        *("run started", "data read", "seed prepared", "evidence collected"),
+        *("job started", "record kept", "job ended") * 2,
+        "run ended",
+    ]
+    times = [datetime.fromisoformat(one["time"]) for one in events]
+    assert times == sorted(times)
+    assert times[0].tzinfo is not None
+    kept = [one for one in events if one["event"] == "record kept"]
+    assert [(one["cell_id"], one["status"]) for one in kept] == [(one.cell_id, "ok") for one in records]
+    assert events[0]["process"] == os.getpid()
+    assert events[-1]["how"] == "finished"
+
+    # What is there stays; what is finished, or never begins, is not told again.
+    oodbench.run(detectors=["entropy", "knn"], **arguments)
+    with pytest.raises(UsageError):
+        oodbench.run(detectors="nothing", **arguments)
+    again = [json.loads(line) for line in log.read_text().splitlines()]
+    assert again[: len(events)] == events
+    assert [one["event"] for one in again[len(events) :]] == ["run started", "data read", "seed prepared", "run ended"]
+
+
+def test_warnings_and_why_a_run_failed_are_events(tmp_path):
+    log = tmp_path / "events.jsonl"
+    file = tmp_path / "hot.toml"
+    file.write_text(
+        'name = "hot"\nversion = 1\nclassifier = "cnn"\nknown = "digits"\nseeds = [0]\n[input]\nsize = 8\n[unknown]\n'
+        "noise = { n = 40 }\n[training]\nepochs = 1\nlearning_rate = 1e10\n"
+    )
+    with pytest.raises(oodbench.errors.OodbenchError, match="diverged"):
+        oodbench.run(str(file), "entropy", "known", out=tmp_path / "out", log_file=log)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert ["diverged" in one["error"] for one in events if one["event"] == "seed failed"] == [True]
+    assert (events[-1]["how"], "diverged" in events[-1]["error"]) == ("failed", True)
+
+
+def test_a_folder_without_a_journal_is_told_by_its_records(tmp_path):
+    oodbench.run(detectors="entropy", protocols="known", seeds=[0, 1], limit=40, out=tmp_path)
+    for file in (tmp_path / "log").iterdir():
+        file.unlink()
+    found = status(tmp_path, datetime.now(UTC))
+    assert [(seed.seed, seed.cells, seed.ok) for seed in found.seeds] == [(0, 1, 1), (1, 1, 1)]
+    assert "cells in" in shown(tmp_path)
+    with pytest.raises(MissingPrerequisiteError, match="is no results folder; expected the --out"):
+        status(tmp_path / "nowhere", datetime.now(UTC))
+
+
+HOSTILE = [
+    b"",
+    b"\x00\xff\n",
+    b"[" * 100_000,
+    b'{"time": 1, "event": "run started"}\n',
+    b'{"time": "2026-01-01T00:00:00+00:00", "event": "run started", "suite": "s", "seeds": ["a"], "command": [], '
+    b'"host": "h", "process": 1}\n',
+]
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=["empty", "binary", "deep", "number", "seeds"])
+def test_a_journal_that_is_none_is_passed_over(tmp_path, content):
+    oodbench.run(detectors="entropy", protocols="known", seeds=[0], limit=40, out=tmp_path)
+    (tmp_path / "log" / "99999999T000000-x-1.jsonl").write_bytes(content)
+    (tmp_path / "log" / "99999999T000001-x-1.jsonl").symlink_to("/dev/zero")
+    found = status(tmp_path, datetime.now(UTC))
+    assert [one.state for one in found.runs] == ["finished"]
+
+
+def test_a_journal_leads_nowhere_and_moves_no_cursor(tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "log").mkdir()
+    now = datetime.now(UTC)
+    start = {
+        "event": "run started",
+        "suite": "\x1b[2J",
+        "seeds": [0],
+        "command": ["\x1b"],
+        "host": "\x1b",
+        "process": 1,
+    }
+    jobs = {"event": "seed prepared", "seed": 0, "jobs": [["../../etc/passwd"]]}
+    lines = [json.dumps({"time": now.isoformat(), **one}) for one in (start, jobs)]
+    (tmp_path / "log" / "20260101T000000-x-1.jsonl").write_text("\n".join(lines) + '\n{"time": "2026-')
+    # A clock that was set back makes no negative times.
+    found = status(tmp_path, now - timedelta(days=1))
+    assert found.runs[0].seconds == 0
+    assert [seed.cells for seed in found.seeds] == [None]
+    assert "\x1b" not in shown(tmp_path)

@@ -1,0 +1,142 @@
+"""Where memory is short: batches are halved, the record says so, and the scores are those of whole batches."""
+
+import logging
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import oodbench
+from oodbench.errors import OodbenchError
+from oodbench.evidence.batches import BATCH, halving
+from oodbench.memory import forget_peak, is_exhausted, peak_mib
+
+# Asks the system for memory that no machine has, as soon as it is given too much at once.
+HUNGRY = """
+import torch
+from torch import nn
+
+MOST = {most}
+
+
+@torch.fx.wrap
+def feast(x, training):
+    if not training and len(x) > MOST:
+        torch.empty(1 << 50)
+    return x
+
+
+class Hungry(nn.Module):
+    def forward(self, x):
+        return feast(x, self.training)
+
+
+def hungry(channels, size, classes):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), Hungry(), nn.Flatten(), nn.Linear(16, classes)
+    )
+"""
+
+
+def hungry(tmp_path, most):
+    file = tmp_path / "hungry.py"
+    file.write_text(HUNGRY.replace("{most}", str(most)))
+    return f"{file}:hungry"
+
+
+def run(tmp_path, most, detectors=("entropy", "grad-l2", "ash", "odin")):
+    file = tmp_path / "small.toml"
+    file.write_text(
+        'name = "small"\nversion = 1\nclassifier = "cnn"\nknown = "digits"\nseeds = [0]\n[input]\nsize = 8\n'
+        "[unknown]\nnoise = { n = 60, group = 'far' }\n[training]\nepochs = 3\n"
+    )
+    out = tmp_path / f"out-{most}"
+    records = oodbench.run(str(file), detectors, ["known"], classifier=hungry(tmp_path, most), out=out)
+    scores = {}
+    for record in records:
+        assert record.status == "ok", record.error
+        scores[record.detector.name] = pq.read_table(out / record.scores.path)["score"].to_numpy()
+    return records, scores
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(tmp_path, caplog):
+    whole, expected = run(tmp_path, 10_000)
+    assert {record.evidence_batch for record in whole} == {None}
+    assert not [text for text in caplog.messages if text.startswith("out of memory")]
+    halved, found = run(tmp_path, 40)
+    assert {record.evidence_batch for record in halved} == {32}
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
+    told = [text for text in caplog.messages if text.startswith("out of memory")]
+    for batch in (128, 64, 32):
+        assert any(f"{batch} images at a time are tried for the evidence of digits (test)" in text for text in told)
+    assert any("for the cost of evidence" in text for text in told)
+    assert any("for the feature maps of digits (test)" in text for text in told)
+    assert any("for the scores of ODIN" in text for text in told)
+    assert not any("at a time are tried for the evidence of digits (test)" in text and " 16 " in text for text in told)
+
+
+def test_memory_that_does_not_suffice_for_one_image_is_one_sentence():
+    with pytest.raises(OodbenchError, match="memory does not suffice for the evidence of digits of a single image"):
+        halving(BATCH, "evidence of digits", lambda batch: torch.empty(batch << 50))
+
+
+def test_only_a_lack_of_memory_is_tried_again(caplog):
+    tried = []
+
+    def take(batch):
+        tried.append(batch)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        halving(BATCH, "evidence", take)
+    assert tried == [BATCH]
+
+
+def test_what_says_that_memory_is_exhausted():
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(1 << 50)
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(1 << 55, np.uint8)
+    assert is_exhausted(of_torch.value)
+    assert is_exhausted(of_numpy.value)
+    assert is_exhausted(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert not is_exhausted(ValueError("out of memory"))
+
+
+def test_the_peak_is_that_since_it_was_forgotten():
+    if not forget_peak():
+        pytest.skip("this system does not tell the peak of a process's memory")
+    before = peak_mib()
+    block = np.ones(200 << 20, np.uint8)
+    assert peak_mib() - before >= 190
+    del block
+    forget_peak()
+    assert peak_mib() - before < 100
+
+
+def test_a_record_says_what_each_phase_took(tmp_path, caplog):
+    caplog.set_level(logging.ERROR)
+
+    @oodbench.detector("glutton", needs="features", fitted_on="training")
+    class Glutton:
+        def fit(self, evidence, labels):
+            self.block = np.ones(300 << 20, np.uint8)
+            self.block = None
+
+        def score(self, evidence):
+            return evidence.features.norm(dim=1)
+
+    @oodbench.detector("faulty", needs="logits")
+    def faulty(logits):
+        raise ValueError("no luck")
+
+    records = oodbench.run(detectors=["glutton", "faulty"], protocols="known", seeds=[0], limit=40, out=tmp_path)
+    glutton, failed = sorted(records, key=lambda record: record.status, reverse=True)
+    assert list(glutton.phases) == ["evidence", "fit", "score", "evaluate"]
+    assert glutton.phases["fit"].seconds >= glutton.timing.fit_s
+    assert list(failed.phases) == ["evidence", "fit", "score", "evaluate"]
+    if forget_peak():
+        assert glutton.phases["fit"].peak_mib > glutton.phases["evidence"].peak_mib + 250
