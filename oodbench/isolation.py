@@ -88,7 +88,8 @@ def isolated(seed: int) -> Iterator[None]:
     before = [read() for read, _ in SETTINGS]
     modes = torch.inference_mode(torch.is_inference_mode_enabled()), torch.set_grad_enabled(torch.is_grad_enabled())
     with torch.random.fork_rng(devices=[]), modes[0], modes[1], warnings.catch_warnings():
-        torch.manual_seed(seed % 2**63)
+        # Without a GPU, torch would note for each time how to seed one, should it come.
+        (torch if torch.cuda.is_available() else torch.default_generator).manual_seed(seed % 2**63)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:

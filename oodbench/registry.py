@@ -67,6 +67,11 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return dict(sorted((declared | _installed(kind)).items()))
 
 
+def find(kind: Kind, name: str) -> Entry | None:
+    """The plugin of exactly that name, if there is one."""
+    return _installed(kind).get(name) or _declared_here.get((kind, name))
+
+
 def get(kind: Kind, name: str) -> Entry:
     """The plugin of that kind and name, or ``distribution/name``.
 
@@ -75,9 +80,10 @@ def get(kind: Kind, name: str) -> Entry:
     Raises:
         UsageError: There is none; the sentence names the closest ones.
     """
+    found = find(kind, name)
+    if found is not None:
+        return found
     known = entries(kind)
-    if name in known:
-        return known[name]
     alike = [entry for entry in known.values() if _plain(name) in (_plain(entry.name), _plain(entry.qualified))]
     if len(alike) == 1:
         return alike[0]

@@ -185,6 +185,47 @@ def test_a_seed_without_classifier_costs_its_own_cells_only(tmp_path):
         oodbench.run(**how, seeds=[1], out=tmp_path / "serial")
 
 
+SHORT = """
+import os, signal
+from pathlib import Path
+import oodbench
+
+for i in range(60):
+    @oodbench.detector(f"short-{i:02}", needs="logits")
+    def short(logits):
+        return logits[:, 0]
+
+
+@oodbench.detector("short-39-bomb", needs="logits")
+def bomb(logits):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@oodbench.detector("short-49-mortal", needs="logits")
+def mortal(logits):
+    # Its process is killed from outside, the first time.
+    file = Path(__file__).with_name("killed")
+    if not file.exists():
+        file.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return logits[:, 0]
+"""
+
+
+def test_short_jobs_are_asked_for_together_and_blamed_each_for_itself(tmp_path, caplog):
+    (tmp_path / "short.py").write_text(SHORT)
+    how = {"detectors": "short-*", "plugins": [tmp_path / "short.py"], "protocols": "known", "seeds": [0], "limit": 40}
+    records = oodbench.run(**how, out=tmp_path / "out", executor="dask", workers=1)
+    assert len(records) == 62
+    (failed,) = [record for record in records if record.status != "ok"]
+    assert (failed.detector.name, failed.error) == ("short-39-bomb", "it ended its process by SIGSEGV")
+    (again,) = [text for text in caplog.messages if "is tried again" in text]
+    assert again.startswith("short-49-mortal of seed 0 is tried again: it ended its process by SIGKILL")
+    (log,) = (tmp_path / "out" / "log").glob("*.jsonl")
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert "job started job started job started job started" in " ".join(events), "several at a time"
+
+
 def test_what_another_process_cannot_be_given_is_refused(tmp_path):
     @oodbench.detector("mine", needs="logits")
     def mine(logits):

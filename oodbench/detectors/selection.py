@@ -48,9 +48,13 @@ class Chosen:
     def parameters(self, seed: int) -> dict[str, Any]:
         """All parameters; one named ``seed`` that was not given is the run's seed."""
         given = dict(self.given)
-        if "seed" in defaults(self.plugin.target):
+        if self._takes_seed:
             given.setdefault("seed", seed)
         return self.plugin.parameters(given)
+
+    @cached_property
+    def _takes_seed(self) -> bool:
+        return "seed" in defaults(self.plugin.target)
 
     @cached_property
     def version(self) -> str:

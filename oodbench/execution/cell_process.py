@@ -8,8 +8,9 @@ import base64
 import logging
 import os
 import queue
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from threading import Thread
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ from oodbench.benchmark import look_up, read_data
 from oodbench.cells import Cell, drafts, run_cell
 from oodbench.detectors.selection import Broken
 from oodbench.errors import OodbenchError, UsageError, described, one_line
-from oodbench.execution.errand import Answer, Errand, Site
+from oodbench.execution.errand import Answer, Errand, Message, Site
 from oodbench.execution.surroundings import surroundings
 from oodbench.plan import Benchmark
 from oodbench.progress import silent
@@ -63,47 +64,55 @@ class _Messages(logging.Handler):
 
 
 class _Bench:
-    """The data of one run and the trial of one seed, which are kept for the next errand."""
+    """A run with its data, and the trial of one seed, which are kept for the next errand."""
 
-    def __init__(self) -> None:
-        self._site: Site | None = None
-        self._benchmark: Benchmark | None = None
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._trial: Trial | None = None
+        self._threads, self._is_limited = ExitStack(), False
 
-    def benchmark(self, site: Site) -> Benchmark:
-        """The data of a run.
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        """The data of the run.
 
         Raises:
             UsageError: They are others here than where the run was started.
         """
-        if self._benchmark is None or self._site != site:
-            self._trial = self._benchmark = None  # not both at once in memory
-            with suppress(OSError):  # on another machine, there may be no such folder
-                os.chdir(site.folder)
-            plan = look_up(**site.asked.model_dump())
-            found = read_data(plan, data=site.data, download=False, track=silent)
-            found = replace(found, download=site.download)
-            _compare(site.surroundings, surroundings(found))
-            self._site, self._benchmark = site, found
-        return self._benchmark
+        site = self._site
+        with suppress(OSError):  # on another machine, there may be no such folder
+            os.chdir(site.folder)
+        plan = look_up(**site.asked.model_dump())
+        found = read_data(plan, data=site.data, download=False, track=silent)
+        _compare(site.surroundings, surroundings(found))
+        return replace(found, download=site.download)
 
-    def trial(self, errand: Errand) -> Trial:
+    def limit_threads(self, *, to_one: bool) -> None:
+        """Use one thread, or all again; which libraries have threads is looked up once for many jobs."""
+        if not to_one:
+            self._threads.close()
+            self._is_limited = False
+        elif not self._is_limited:
+            self._threads.enter_context(single_threaded())
+            self._is_limited = True
+
+    def trial(self, seed: int) -> Trial:
         """The classifier of a seed."""
-        benchmark = self.benchmark(errand.site)
-        if self._trial is None or self._trial.seed != errand.seed:
-            self._trial = None
-            self._trial = benchmark.trial(errand.seed)
+        if self._trial is None or self._trial.seed != seed:
+            self._trial = None  # not both at once in memory
+            self.limit_threads(to_one=False)
+            self._trial = self.benchmark.trial(seed)
         return self._trial
 
 
-def answer(bench: "_Bench", errand: Errand) -> Answer:
+def answer(bench: _Bench, errand: Errand) -> Answer:
     """Do an errand.
 
     Raises:
         OodbenchError: It cannot be done here.
     """
-    trial = bench.trial(errand)
-    cells = bench.benchmark(errand.site).cells
+    trial = bench.trial(errand.seed)
+    bench.limit_threads(to_one=errand.what == "run")
+    cells = bench.benchmark.cells
     if errand.what == "prepare":
         return Answer(cells=[[draft.cell_id for draft in drafts(trial, cell)] for cell in cells])
     if errand.what == "gather":
@@ -124,8 +133,7 @@ def _ran(trial: Trial, cell: Cell, errand: Errand) -> Answer:
         why = isolation.Failure("score", "failed", errand.failure)
         chosen = Broken(chosen.name, chosen.given, chosen.provider, why)
     basket, wanted = _Basket(), [draft for draft in found if draft.cell_id in set(errand.wanted)]
-    with single_threaded():
-        list(run_cell(trial, replace(cell, chosen=chosen), wanted, basket))
+    list(run_cell(trial, replace(cell, chosen=chosen), wanted, basket))
     return Answer(
         records=[record.model_dump_json() for record in basket.records],
         scores=basket.scores[0].part if basket.scores else None,
@@ -161,18 +169,24 @@ def main() -> NoReturn:
         os._exit(0)  # whoever asked is gone, and what is being computed is of use to nobody
 
     Thread(target=read, daemon=True).start()
-    bench = _Bench()
+    bench: _Bench | None = None
     while True:
         try:
-            errand = Errand.model_validate_json(errands.get(timeout=IDLE_S))
+            told = Message.model_validate_json(errands.get(timeout=IDLE_S))
         except queue.Empty:
             os._exit(0)
+        if told.site is not None:
+            if bench is not None:
+                bench.limit_threads(to_one=False)
+            bench = None  # not the data of two runs at once in memory
+            bench = _Bench(told.site)
+        assert bench is not None
         try:
-            found = answer(bench, errand)
+            found = answer(bench, told.errand)
         except OodbenchError as error:
             found = Answer(error=one_line(error))
         except Exception as error:
-            found = Answer(error=f"the errand {errand.what} raised {described(error)}")
+            found = Answer(error=f"the errand {told.errand.what} raised {described(error)}")
         taken.write(found.model_copy(update={"messages": messages.taken()}).model_dump_json() + "\n")
         taken.flush()
 

@@ -1,15 +1,16 @@
 """Jobs on a Dask cluster: of this machine, or any that runs already.
 
 The client says what is done next and keeps what comes back; workers need neither the results folder nor each other.
-There are never more errands under way than slots, so that a worker that ends takes one job of each of its slots with
-it, and no other is blamed.
+There are never more errands under way than slots, so that a worker that ends takes one errand of each of its slots with
+it. Jobs that take no longer than it takes to ask for them are asked for several in an errand; whoever brings down its
+process is known even so, and after a worker was lost, each is asked for alone.
 """
 
 import base64
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, one_line
 from oodbench.execution.errand import Answer, Errand, Site
 from oodbench.execution.outcome import SeedFailed
-from oodbench.execution.slot import ProcessEndedError, end_processes, how, perform
+from oodbench.execution.slot import Done, end_processes, how, perform
 from oodbench.journal.events import tell
 from oodbench.plan import Benchmark, Job
 from oodbench.records.record import Record
@@ -36,6 +37,9 @@ RETRIES = 3
 LOOK_S = 1.0
 LONELY_S = 60.0
 CONNECT_S = 15
+# Seconds that an errand of several jobs may take, and how many it may have.
+BATCH_S = 0.1
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _connected(cluster: Cluster) -> "Iterator[Client]":
 
 @dataclass
 class _Task:
-    """An errand, the slot's worker that it was given to, and how often it was tried."""
+    """An errand, and how often it was tried."""
 
     errand: Errand
     tries: int = 0
@@ -130,10 +134,12 @@ class _Task:
 
 @dataclass
 class _Running:
-    task: _Task
+    """What a slot of a worker is at, and what holds the claims of its cells."""
+
+    tasks: list[_Task]
     address: str
-    claim: ExitStack
-    future: "Future[str]"
+    claims: ExitStack
+    future: "Future[Done]"
     since: float = field(default_factory=time.monotonic)
 
 
@@ -148,15 +154,18 @@ class _Dispatch:
     def __init__(self, benchmark: Benchmark, store: Store, site: Site, client: "Client", cluster: Cluster) -> None:
         self.found: dict[tuple[int, int], list[Record]] = {}
         self.failed: dict[int, OodbenchError] = {}
-        self._benchmark, self._store, self._site = benchmark, store, site
+        self._benchmark, self._store = benchmark, store
+        # Where a worker takes it from that has none yet; it may be large, and errands are many.
+        self._site = client.submit(str, site.model_dump_json(), pure=False)
         self._client, self._cluster = client, cluster
-        self._ready = {seed: deque([_Task(Errand(site=site, what="prepare", seed=seed))]) for seed in benchmark.seeds}
+        self._ready = {seed: deque([_Task(Errand(what="prepare", seed=seed))]) for seed in benchmark.seeds}
         self._pending: dict[int, list[_Task]] = {}
         self._elsewhere: list[_Task] = []
         self._running: dict[str, _Running] = {}
-        self._ended: SimpleQueue[Future[str]] = SimpleQueue()
+        self._ended: SimpleQueue[Future[Done]] = SimpleQueue()
         self._seed_of: dict[str, int] = {}
         self._slots: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._looked = self._lonely = -LONELY_S
         self._numbers = count()
         self._told: set[str] = set()
@@ -170,7 +179,7 @@ class _Dispatch:
     def end(self) -> None:
         """Let nobody work for nothing."""
         for running in self._running.values():
-            running.claim.close()
+            running.claims.close()
         if self._running:
             with suppress(Exception):
                 self._client.cancel([one.future for one in self._running.values()])  # type: ignore[no-untyped-call]
@@ -200,13 +209,13 @@ class _Dispatch:
         free = sum(self._slots.values()) - len(self._running)
         for address, slots in self._slots.items():
             for _ in range(min(slots - used[address], free)):
-                while (task := self._next(address)) is not None:
-                    started = self._start(task, address)
-                    if started is None:
-                        yield  # it had been finished meanwhile
-                    elif started:
-                        free -= 1
-                        break
+                claims, tasks = ExitStack(), list[_Task]()
+                while (task := self._next(address, tasks)) is not None:
+                    if self._is_finished(task, claims, tasks):
+                        yield
+                if tasks:
+                    free -= 1
+                    self._start(tasks, claims, address)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -231,101 +240,122 @@ class _Dispatch:
             asked = f" with {dict(self._cluster.resources)}" if self._cluster.resources else ""
             logger.warning("no Dask worker%s is there; this waits until one comes.", asked)
 
-    def _next(self, address: str) -> _Task | None:
-        """What a worker does next: more of its seed, or else of the seed that fewest are at."""
+    def _next(self, address: str, tasks: Sequence[_Task]) -> _Task | None:
+        """What a worker does next, or beside some tasks: more of its seed, or else of the seed that fewest are at."""
         mine = self._ready.get(self._seed_of.get(address, -1))
+        if tasks:
+            many = len(tasks) < self._sizes.get(address, 1) and _is_one_of_many(tasks[0])
+            return mine.popleft() if many and mine and _is_one_of_many(mine[0]) else None
         if mine:
             return mine.popleft()
         at = Counter(self._seed_of.values())
-        seeds = [seed for seed, tasks in self._ready.items() if tasks]
+        seeds = [seed for seed, ready in self._ready.items() if ready]
         if not seeds:
             return None
         seed = min(seeds, key=lambda one: at[one])
         self._seed_of[address] = seed
         return self._ready[seed].popleft()
 
-    def _start(self, task: _Task, address: str) -> bool | None:
-        """Whether it was given to a worker; None if it is done already."""
-        claim = ExitStack()
+    def _is_finished(self, task: _Task, claims: ExitStack, tasks: list[_Task]) -> bool:
+        """Whether it was finished meanwhile; if not, and nobody is at it, it is claimed and becomes a task."""
         errand = task.errand
-        if errand.what == "run":
-            if not claim.enter_context(self._store.claimed(errand.cells, wait=False)):
-                self._elsewhere.append(task)
-                return False
-            kept = self._store.finished_of(errand.cells)
-            if len(kept) == len(errand.cells):
-                claim.close()
-                self.found[errand.seed, errand.job] = list(kept.values())
-                return None
-            errand = errand.model_copy(update={"wanted": [cell for cell in errand.cells if cell not in kept]})
-        key = f"oodbench-{errand.what}-{errand.seed}-{errand.job}-{next(self._numbers)}-{id(self)}"
+        if errand.what != "run":
+            tasks.append(task)
+            return False
+        claim = ExitStack()
+        if not claim.enter_context(self._store.claimed(errand.cells, wait=False)):
+            self._elsewhere.append(task)
+            return False
+        kept = self._store.finished_of(errand.cells)
+        if len(kept) == len(errand.cells):
+            claim.close()
+            self.found[errand.seed, errand.job] = list(kept.values())
+            return True
+        wanted = [cell for cell in errand.cells if cell not in kept]
+        claims.push(claim)
+        tasks.append(_Task(errand.model_copy(update={"wanted": wanted}), task.tries))
+        return False
+
+    def _start(self, tasks: list[_Task], claims: ExitStack, address: str) -> None:
+        first = tasks[0].errand
+        key = f"oodbench-{first.what}-{first.seed}-{first.job}-{next(self._numbers)}-{id(self)}"
         future = self._client.submit(
             perform,
-            errand.model_dump_json(),
+            [task.errand.model_dump_json() for task in tasks],
+            self._site,
             key=key,
             workers=[address],
             allow_other_workers=True,
             resources=dict(self._cluster.resources) or None,
             pure=False,
         )
-        self._running[key] = _Running(task, address, claim, future)
-        if errand.what == "run":
-            tell("job started", **self._job(errand).facts(), worker=address)
+        self._running[key] = _Running(tasks, address, claims, future)
+        for task in tasks:
+            if task.errand.what == "run":
+                tell("job started", **self._job(task.errand).facts(), worker=address)
         future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
-        return True
 
-    def _take(self, future: "Future[str]") -> Iterator[None]:
+    def _take(self, future: "Future[Done]") -> Iterator[None]:
         running = self._running.pop(str(future.key), None)
         if running is None:
             return
-        with running.claim:
-            answer = self._answer(running.task, future)
-            seconds = round(time.monotonic() - running.since, 3)
-            errand = running.task.errand
-            if errand.what == "run":
-                tell("job ended", **self._job(errand).facts(), seconds=seconds)
-            if answer is None:
-                return
-            for text in answer.messages:
-                if text not in self._told:
-                    self._told.add(text)
-                    logger.warning("%s", text)
-            if errand.what == "gather" and answer.error is None:
-                tell("evidence collected", seed=errand.seed, seconds=seconds)
-            yield from self._done(errand, answer)
+        with running.claims:
+            seconds = (time.monotonic() - running.since) / len(running.tasks)
+            answers = self._answers(running.tasks, future)
+            # No more than twice as many: the next may take longer.
+            many = min(2 * len(running.tasks), BATCH, int(BATCH_S / seconds) if seconds else BATCH)
+            self._sizes[running.address] = max(1, many)
+            for task in running.tasks:
+                if task.errand.what == "run":
+                    tell("job ended", **self._job(task.errand).facts(), seconds=round(seconds, 3))
+            for errand, answer in answers:
+                for text in answer.messages:
+                    if text not in self._told:
+                        self._told.add(text)
+                        logger.warning("%s", text)
+                if errand.what == "gather" and answer.error is None:
+                    tell("evidence collected", seed=errand.seed, seconds=round(seconds, 3))
+                yield from self._done(errand, answer)
 
-    def _answer(self, task: _Task, future: "Future[str]") -> Answer | None:
-        """What came of an errand; None if it is tried again."""
+    def _answers(self, tasks: Sequence[_Task], future: "Future[Done]") -> list[tuple[Errand, Answer]]:
+        """What came of errands; those that are tried again are ready again."""
         from distributed import CancelledError, KilledWorker
 
-        errand = task.errand
         try:
-            return Answer.model_validate_json(future.result())
+            texts, status = future.result()
         except KilledWorker:  # Dask has tried several workers, and all of them ended
-            task.tries = RETRIES + 1
-            why = "every worker that it was given to ended while it was at it"
-        except ProcessEndedError as ended:
-            task.tries += 1
-            why = how(ended.args[0])
+            return self._again(tasks, "every worker that it was given to ended while it was at it", RETRIES + 1)
         except (CancelledError, OSError) as cause:
-            task.tries += 1
-            why = f"its worker was lost: {one_line(cause)}"
+            return self._again(tasks, f"its worker was lost: {one_line(cause)}", 1)
         except Exception as cause:
             raise OodbenchError(
                 f"a Dask worker cannot run oodbench: {type(cause).__name__}: {one_line(cause)}; workers need the same "
                 "packages that are installed here."
             ) from cause
-        if task.tries > RETRIES and errand.failure is not None:
-            return Answer(error=f"{why}, and so it was with its failure")
-        if task.tries > RETRIES and errand.what != "run":
-            return Answer(error=f"{errand.what} failed {task.tries} times: {why}")
-        if task.tries > RETRIES:
-            failing = errand.model_copy(update={"failure": f"{why}; it was tried {task.tries} times"})
-            self._ready[errand.seed].appendleft(_Task(failing))
-        else:
-            logger.warning("%s of seed %d is tried again: %s.", _title(errand, self._benchmark), errand.seed, why)
-            self._ready[errand.seed].appendleft(task)
-        return None
+        done, rest = tasks[: len(texts)], tasks[len(texts) :]
+        answers = [(task.errand, Answer.model_validate_json(text)) for task, text in zip(done, texts, strict=True)]
+        for task in reversed(rest[1:]):
+            self._ready[task.errand.seed].appendleft(task)
+        return answers if status is None else answers + self._again(rest[:1], how(status), 1)
+
+    def _again(self, tasks: Sequence[_Task], why: str, tries: int) -> list[tuple[Errand, Answer]]:
+        """Try tasks again, each alone; the answers of those that were tried often enough."""
+        given_up = []
+        for task in reversed(tasks):
+            errand = task.errand
+            task.tries += tries if len(tasks) == 1 else 1
+            if task.tries > RETRIES and errand.failure is not None:
+                given_up.append((errand, Answer(error=f"{why}, and so it was with its failure")))
+            elif task.tries > RETRIES and errand.what != "run":
+                given_up.append((errand, Answer(error=f"{errand.what} failed {task.tries} times: {why}")))
+            elif task.tries > RETRIES:
+                failing = errand.model_copy(update={"failure": f"{why}; it was tried {task.tries} times"})
+                self._ready[errand.seed].appendleft(_Task(failing))
+            else:
+                title = _title(errand, self._benchmark)
+                logger.warning("%s of seed %d is tried again: %s.", title, errand.seed, why)
+                self._ready[errand.seed].appendleft(task)
+        return given_up
 
     def _done(self, errand: Errand, answer: Answer) -> Iterator[None]:
         seed = errand.seed
@@ -353,16 +383,17 @@ class _Dispatch:
                 self.found[seed, job] = list(kept.values())
                 yield
             else:
-                pending.append(_Task(Errand(site=self._site, what="run", seed=seed, job=job, cells=of_job)))
+                pending.append(_Task(Errand(what="run", seed=seed, job=job, cells=of_job)))
         if pending:
             self._pending[seed] = pending
-            self._ready[seed].append(_Task(Errand(site=self._site, what="gather", seed=seed)))
+            self._ready[seed].append(_Task(Errand(what="gather", seed=seed)))
 
     def _keep(self, errand: Errand, answer: Answer) -> None:
         if answer.scores is not None:
             self._store.keep_scores(ScoreFile(answer.scores, base64.b64decode(answer.content)))
         records = [self._store.keep(Record.model_validate_json(text)) for text in answer.records]
-        kept = self._store.finished_of(errand.cells) | {record.cell_id: record for record in records}
+        kept = {record.cell_id: record for record in records}
+        kept |= self._store.finished_of([cell for cell in errand.cells if cell not in kept])
         self.found[errand.seed, errand.job] = [kept[cell] for cell in errand.cells]
 
 
@@ -370,6 +401,11 @@ def _slots(worker: Mapping[str, Any], resources: Mapping[str, float]) -> int:
     """How many jobs a worker can be at."""
     has, threads = worker["resources"], int(worker["nthreads"])
     return min([threads, *(int(has.get(name, 0) // amount) for name, amount in resources.items())])
+
+
+def _is_one_of_many(task: _Task) -> bool:
+    """Whether it may be asked for beside others: a job that nothing has happened to."""
+    return task.errand.what == "run" and not task.tries and task.errand.failure is None
 
 
 def _title(errand: Errand, benchmark: Benchmark) -> str:

@@ -34,7 +34,6 @@ class Errand(_Part):
     """One thing to do.
 
     Attributes:
-        site: For which run.
         what: Train the classifier of a seed and say which cells there are; collect its evidence; or run a job.
         seed: The seed.
         job: The position of the job among those of the seed.
@@ -43,13 +42,24 @@ class Errand(_Part):
         failure: Why the job has failed: its records are made without running it.
     """
 
-    site: Site
     what: Literal["prepare", "gather", "run"]
     seed: int
     job: int = 0
     cells: list[str] = []
     wanted: list[str] = []
     failure: str | None = None
+
+
+class Message(_Part):
+    """What a process is told.
+
+    Attributes:
+        site: For which run, if that is another one than before.
+        errand: What to do.
+    """
+
+    site: Site | None
+    errand: Errand
 
 
 class Answer(_Part):

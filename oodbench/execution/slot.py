@@ -4,11 +4,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 from oodbench.execution.errand import Errand
 
 # Not the plugin, but the system (which has run out of memory) or somebody sends these.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+
+Done = tuple[list[str], int | None]
+"""Answers, as JSON, and how the process ended at the next errand, if it did by no doing of the plugin's."""
 
 _slot = threading.local()
 _processes: list["CellProcess"] = []
@@ -25,6 +29,7 @@ class CellProcess:
         # -P: what lies in the working folder is not imported instead of what is installed.
         command = [sys.executable, "-P", "-m", "oodbench.execution.cell_process"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._site: str | None = None
         _processes.append(self)
 
     @property
@@ -32,16 +37,18 @@ class CellProcess:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, errand: str) -> str:
-        """The answer to an errand, both as JSON.
+    def ask(self, errand: str, site: str) -> str:
+        """The answer to an errand of a run, all as JSON.
 
         Raises:
             ProcessEndedError: It ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        said = "null" if site == self._site else site
+        self._site = site
         try:
-            self._process.stdin.write(f"{errand}\n".encode())
+            self._process.stdin.write(f'{{"site": {said}, "errand": {errand}}}\n'.encode())
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
         except BrokenPipeError:
@@ -63,22 +70,30 @@ class CellProcess:
             self._process.wait()
 
 
-def perform(errand: str) -> str:
-    """Do an errand in the process of this slot; what Dask calls.
+def perform(errands: Sequence[str], site: str) -> Done:
+    """Do errands of a run in the process of this slot, one after the other; what Dask calls."""
+    answers: list[str] = []
+    for errand in errands:
+        try:
+            answers.append(_answer(errand, site))
+        except ProcessEndedError as ended:
+            return answers, ended.args[0]
+    return answers, None
 
-    Returns:
-        The answer, as JSON. If the process ended by the plugin's doing, records that say so.
+
+def _answer(errand: str, site: str) -> str:
+    """The answer to an errand, as JSON; if the process ended by the plugin's doing, with records that say so.
 
     Raises:
         ProcessEndedError: It ended by no doing of the plugin's.
     """
     try:
-        return _process().ask(errand)
+        return _process().ask(errand, site)
     except ProcessEndedError as ended:
         asked = Errand.model_validate_json(errand)
         if asked.what != "run" or -ended.args[0] in FROM_OUTSIDE:
             raise
-        return _process().ask(asked.model_copy(update={"failure": how(ended.args[0])}).model_dump_json())
+        return _process().ask(asked.model_copy(update={"failure": how(ended.args[0])}).model_dump_json(), site)
 
 
 def end_processes() -> None:

@@ -22,7 +22,7 @@ def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Pro
         engine: What decides the last bits of gradient metrics.
         plugins: Those that took part, by kind and name; what is no plugin, such as a suite file, is left out.
     """
-    used = [(kind, registry.entries(kind).get(name)) for kind, name in plugins]
+    used = [(kind, registry.find(kind, name)) for kind, name in plugins]
     return Provenance(
         versions=versions(),
         plugins={f"{kind}/{one.name}": f"{one.distribution} {one.version}".strip() for kind, one in used if one},
