@@ -1,13 +1,9 @@
 """A run: from a suite and detectors to records, each expensive step once."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from oodbench import registry
-from oodbench.atomic import check_folder
-from oodbench.datasets.splits import draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import UsageError
 from oodbench.evidence.collection import processors
@@ -16,23 +12,17 @@ from oodbench.execution.errand import Site
 from oodbench.execution.outcome import Outcome, outcome
 from oodbench.execution.serial import run_serially
 from oodbench.execution.surroundings import surroundings
-from oodbench.folders import cache_folder, data_folder
 from oodbench.journal.events import tell
 from oodbench.journal.writing import journal
-from oodbench.plan import Benchmark, Plan, make_plan
+from oodbench.plan import look_up, read_data
 from oodbench.progress import Track, silent
 from oodbench.records.record import Record
 from oodbench.records.store import Rerun, Store
-from oodbench.suites.suite import read_suite
-
-logger = logging.getLogger(__name__)
 
 Executor = Literal["serial", "dask"]
 """Who runs the jobs: this process, or those of a Dask cluster."""
 
 DEFAULT_OUT = Path("oodbench-results")
-# One sample alone has nothing to be told from.
-MIN_LIMIT = 2
 
 
 def run(
@@ -207,59 +197,6 @@ def execute(
         return outcome(run_on_dask(benchmark, store, site, where), store)
 
 
-def look_up(
-    suite: str,
-    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
-    protocols: str | Sequence[str],
-    seeds: Sequence[int] | None,
-    *,
-    classifier: str | None,
-    weights: str | Path | None,
-    penultimate: str | None,
-    replace: Mapping[str, str] | None,
-    plugins: Sequence[str | Path],
-    limit: int | None,
-    skip_missing: bool,
-    timeout: float | None,
-) -> Plan:
-    """Look up what is named, before any data is read; see ``run`` for the arguments.
-
-    Raises:
-        OodbenchError: A name or a parameter is wrong, or a package or file is not there.
-    """
-    for file in plugins:
-        registry.load_file(Path(file))
-    _check_limit(limit)
-    _check_timeout(timeout)
-    read = read_suite(suite)
-    given = read.with_classifier(classifier, None if weights is None else str(weights), penultimate)
-    if read.weights is not None and given.weights is None:
-        logger.warning("the weights of the suite are those of its own classifier; %s is trained.", given.classifier)
-    return make_plan(
-        given, detectors, protocols, seeds, replace or {}, limit=limit, skip_missing=skip_missing, timeout=timeout
-    )
-
-
-def read_data(plan: Plan, *, data: str | Path | None, download: bool, track: Track) -> Benchmark:
-    """Read the data of a plan; see ``run`` for the arguments.
-
-    Raises:
-        OodbenchError: It is not there, or its splits share samples.
-    """
-    check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
-    drawn = draw_splits(
-        plan.suite,
-        data_folder(data),
-        download=download,
-        limit=plan.limit,
-        skip_missing=plan.skip_missing,
-        track=track,
-    )
-    for name, looked_for in drawn.missing.items():
-        logger.warning("%s is left out: looked for %s.", name, looked_for)
-    return Benchmark(plan, drawn, track, download)
-
-
 def _asked(detectors: Sequence[str | DetectorPlugin], **others: Any) -> Asked:  # noqa: ANN401
     """What another process can be given.
 
@@ -289,13 +226,3 @@ def _check_executor(
     for name, amount in (resources or {}).items():
         if not amount > 0:
             raise UsageError(f"the resource {name} is {amount!r}; expected a number above 0.")
-
-
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and (not isinstance(limit, int) or limit < MIN_LIMIT):
-        raise UsageError(f"the limit is {limit!r}; expected a whole number from {MIN_LIMIT}, or None.")
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"the time limit is {timeout!r}; expected a number of seconds above 0, or None.")

@@ -1,30 +1,39 @@
 """What is to be run: everything that the user names, looked up, and cut into jobs."""
 
+import logging
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from oodbench import registry
+from oodbench.atomic import check_folder
 from oodbench.cells import Cell
 from oodbench.classifiers.blueprint import Blueprint, find_blueprint
 from oodbench.classifiers.store import Classifier, make_classifier
 from oodbench.classifiers.weights import weights_file
 from oodbench.datasets.sources import check_sources
-from oodbench.datasets.splits import SuiteData
+from oodbench.datasets.splits import SuiteData, draw_splits
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.detectors.selection import Broken, Chosen, choose
 from oodbench.errors import OodbenchError, UsageError
 from oodbench.evidence.observation import Observatory
 from oodbench.evidence.timing import evidence_ms
-from oodbench.folders import cache_folder
+from oodbench.folders import cache_folder, data_folder
 from oodbench.progress import Track
 from oodbench.protocols.case import Case, Protocol
 from oodbench.protocols.cases import cases_of, load_protocols
-from oodbench.suites.suite import MAX_SEED, PRETRAINED, Suite
+from oodbench.suites.suite import MAX_SEED, PRETRAINED, Suite, read_suite
 from oodbench.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+# One sample alone has nothing to be told from.
+MIN_LIMIT = 2
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,59 @@ class Benchmark:
         )
 
 
+def look_up(
+    suite: str,
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
+    protocols: str | Sequence[str],
+    seeds: Sequence[int] | None,
+    *,
+    classifier: str | None,
+    weights: str | Path | None,
+    penultimate: str | None,
+    replace: Mapping[str, str] | None,
+    plugins: Sequence[str | Path],
+    limit: int | None,
+    skip_missing: bool,
+    timeout: float | None,
+) -> Plan:
+    """Look up what is named, before any data is read; see ``oodbench.run`` for the arguments.
+
+    Raises:
+        OodbenchError: A name or a parameter is wrong, or a package or file is not there.
+    """
+    for file in plugins:
+        registry.load_file(Path(file))
+    _check_limit(limit)
+    _check_timeout(timeout)
+    read = read_suite(suite)
+    given = read.with_classifier(classifier, None if weights is None else str(weights), penultimate)
+    if read.weights is not None and given.weights is None:
+        logger.warning("the weights of the suite are those of its own classifier; %s is trained.", given.classifier)
+    return make_plan(
+        given, detectors, protocols, seeds, replace or {}, limit=limit, skip_missing=skip_missing, timeout=timeout
+    )
+
+
+def read_data(plan: Plan, *, data: str | Path | None, download: bool, track: Track) -> Benchmark:
+    """Read the data of a plan; see ``oodbench.run`` for the arguments.
+
+    Raises:
+        OodbenchError: It is not there, or its splits share samples.
+    """
+    check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
+    drawn = draw_splits(
+        plan.suite,
+        data_folder(data),
+        download=download,
+        limit=plan.limit,
+        skip_missing=plan.skip_missing,
+        track=track,
+    )
+    for name, looked_for in drawn.missing.items():
+        logger.warning("%s is left out: looked for %s.", name, looked_for)
+    return Benchmark(plan, drawn, track, download)
+
+
 def make_plan(
     suite: Suite,
     detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin],
@@ -221,3 +283,13 @@ def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
             f"the training of the classifier {classifier.name} with seed {seed} diverged to weights of NaN or "
             f"infinity; lower training.learning_rate of the suite {suite.name} from {suite.training.learning_rate}."
         )
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < MIN_LIMIT):
+        raise UsageError(f"the limit is {limit!r}; expected a whole number from {MIN_LIMIT}, or None.")
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"the time limit is {timeout!r}; expected a number of seconds above 0, or None.")

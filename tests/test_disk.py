@@ -12,7 +12,7 @@ import pytest
 import oodbench
 from oodbench.cache.entries import KINDS
 from oodbench.errors import OodbenchError, UsageError
-from oodbench.journal.status import status
+from oodbench.status import status
 from oodbench.records.verification import parse
 
 RUN = {"detectors": ["entropy", "energy", "max-logit", "knn"], "protocols": ["known"], "seeds": [0]}

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import oodbench
 from oodbench.cli.status import command
 from oodbench.errors import MissingPrerequisiteError, UsageError
-from oodbench.journal.status import status
+from oodbench.status import status
 
 # Waits until it is told to go on, so that there is something to be seen meanwhile.
 PATIENT = """

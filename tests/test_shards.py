@@ -8,10 +8,10 @@ import sys
 import pytest
 
 import oodbench
-from oodbench.benchmark import look_up, read_data
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.execution.asked import Asked
 from oodbench.execution.shards import PlannedJob, jobs_of_share, read_plan, share
+from oodbench.plan import look_up, read_data
 from oodbench.progress import silent
 
 RUN = ["-d", "entropy", "-d", "grad-l2:layer=conv1", "-d", "entropy-meta", "--seed", "0", "--limit", "40"]

@@ -20,10 +20,10 @@ def command(data: Path | None, download: bool, **asked: Any) -> None:  # noqa: A
     Each cell is named by all that decides its numbers, the trained weights too: classifiers that are not in the cache
     are trained first.
     """
-    from oodbench.benchmark import look_up, read_data
     from oodbench.cli.terminal import progress
     from oodbench.execution.asked import Asked
     from oodbench.execution.shards import PlanFile, planned
+    from oodbench.plan import look_up, read_data
 
     wanted = asked_for(asked)
     with results_only(), progress() as track:

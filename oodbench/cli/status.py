@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from oodbench.journal.status import Doing, Run, Seed, Status
+    from oodbench.status import Doing, Run, Seed, Status
 
 # Failures that are shown; --json has all.
 SHOWN = 10
@@ -27,7 +27,7 @@ def command(run: Path, as_json: bool) -> None:
     from pydantic import TypeAdapter
 
     from oodbench.cli.terminal import print_table, stdout
-    from oodbench.journal.status import Status, status
+    from oodbench.status import Status, status
 
     found = status(run, datetime.now(UTC))
     if as_json:

@@ -32,13 +32,13 @@ def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun"
     leaderboard build` takes all of them. Paths in the plan are those that it was made with. Exit status 1 if a cell
     failed.
     """
-    from oodbench.benchmark import look_up, read_data
     from oodbench.cli.terminal import progress
     from oodbench.execution.outcome import outcome
     from oodbench.execution.serial import run_serially
     from oodbench.execution.shards import jobs_of_share, read_plan, share
     from oodbench.journal.events import tell
     from oodbench.journal.writing import journal
+    from oodbench.plan import look_up, read_data
     from oodbench.records.store import Store
 
     plan = read_plan(file)

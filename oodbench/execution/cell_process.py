@@ -15,13 +15,12 @@ from threading import Thread
 from typing import NoReturn
 
 from oodbench import isolation
-from oodbench.benchmark import look_up, read_data
 from oodbench.cells import Cell, drafts, run_cell
 from oodbench.detectors.selection import Broken
 from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.execution.errand import Answer, Errand, Message, Site
 from oodbench.execution.surroundings import surroundings
-from oodbench.plan import Benchmark
+from oodbench.plan import Benchmark, look_up, read_data
 from oodbench.progress import silent
 from oodbench.records.record import Record
 from oodbench.records.store import ScoreFile
