@@ -12,8 +12,8 @@ import pytest
 import oodbench
 from oodbench.cache.entries import KINDS
 from oodbench.errors import OodbenchError, UsageError
-from oodbench.status import status
 from oodbench.records.verification import parse
+from oodbench.status import status
 
 RUN = {"detectors": ["entropy", "energy", "max-logit", "knn"], "protocols": ["known"], "seeds": [0]}
 
