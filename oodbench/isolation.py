@@ -191,9 +191,12 @@ class Failure:
 
 
 def attempt(phase: Phase, compute: Callable[[], T]) -> T | Failure:
-    """The result, or why there is none; whatever a plugin raises stays in its cell."""
+    """The result, or why there is none; whatever a plugin raises stays in its cell, and whoever it forks ends here."""
+    process = os.getpid()
     try:
-        return compute()
+        found = compute()
+        _end_if_forked(process)
+        return found
     except CellSkippedError as skipped:
         return Failure(phase, "skipped", one_line(skipped) or "it gives no reason")
     except OodbenchError as error:
@@ -201,9 +204,16 @@ def attempt(phase: Phase, compute: Callable[[], T]) -> T | Failure:
     except FROM_OUTSIDE:
         raise
     except BaseException as error:
+        _end_if_forked(process)
         place = traceback.extract_tb(sys.exc_info()[2])[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
         return failed(phase, error, f"it raised {described(error)} ({where})")
+
+
+def _end_if_forked(process: int) -> None:
+    """A child that a plugin forked would otherwise go on with the run, beside its parent."""
+    if os.getpid() != process:
+        os._exit(0)
 
 
 def failed(phase: Phase, error: BaseException, sentence: str | None = None) -> Failure:

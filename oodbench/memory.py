@@ -11,7 +11,7 @@ def is_exhausted(error: BaseException) -> bool:
         return True
     # What torch raises on the CPU has no type of its own.
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
+        words in str(error) for words in ("can't allocate memory", "out of memory", "could not create a primitive")
     )
 
 

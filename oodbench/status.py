@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from oodbench.errors import MissingPrerequisiteError, printable
 from oodbench.journal.writing import FOLDER, is_going_on
@@ -150,7 +150,8 @@ class _Event(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    time: AwareDatetime
+    # Any zone can say it.
+    time: Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 3, tzinfo=UTC), le=datetime(9990, 1, 1, tzinfo=UTC))]
 
 
 class _Started(_Event):
@@ -260,6 +261,7 @@ def _journals(out: Path) -> list[_Log]:
         if not goes_on and last:
             continue
         events = list(_events(file))
+        goes_on = goes_on and not any(isinstance(one, _Ended) for one in events)
         if events and isinstance(events[0], _Started):
             (going_on if goes_on else last).append(_Log(file, goes_on, events[0], events))
     return going_on[::-1] or last

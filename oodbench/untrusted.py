@@ -35,9 +35,11 @@ def read_limited(file: Path, largest: int) -> bytes:
     except ValueError as cause:  # a NUL, or a lone surrogate
         raise UnreadableError(f"cannot be read: its path is none ({cause})") from cause
     with open(handle, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
             raise UnreadableError("cannot be read: it is no regular file")
-        content = opened.read(largest + 1)
+        # Python takes the memory for all that is asked for at once.
+        content = opened.read(min(largest, about.st_size) + 1)
     if len(content) > largest:
         raise UnreadableError(f"is larger than {largest // MIB} MiB")
     return content

@@ -270,3 +270,9 @@ def test_what_dask_brings_to_read_packages_finds_those_that_lack_a_summary_too(t
         assert "scanty" not in registry.unreadable()
     finally:
         registry.refresh()
+
+
+def test_resources_are_those_of_the_cluster_on_this_machine_too(tmp_path):
+    on = {"executor": "dask", "workers": 1, "resources": {"GPU": 1}}
+    (record,) = oodbench.run(detectors="entropy", protocols="known", seeds=[0], limit=40, out=tmp_path, **on)
+    assert record.status == "ok"

@@ -66,7 +66,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_nothing_is_lost(mounted, tmp
 def test_a_log_on_a_full_disk_costs_no_result(mounted, tmp_path, caplog):
     disk = mounted("size=16k")
     (disk / "filled").write_bytes(b"0" * 16384)
-    records = oodbench.run(**RUN, out=tmp_path, log_file=disk / "log.jsonl")
+    records = oodbench.run(**RUN, out=tmp_path / "out", log_file=disk / "log.jsonl")
     assert [record.status for record in records] == ["ok"] * 4
     (said,) = [text for text in caplog.messages if "the run goes on without it" in text]
     assert said.startswith(f"the log {disk / 'log.jsonl'} cannot be written: No space left on device")

@@ -88,7 +88,7 @@ def test_status_says_how_far_a_run_has_come_while_it_goes_on_and_after(tmp_path,
     (failure,) = found.failures
     assert (failure.detector, failure.phase, "no luck" in failure.error) == ("faulty", "score", True)
     text = shown(out)
-    assert "goes on for" in text
+    assert "has been going on for" in text
     assert "now: patient, seed 0" in text
     assert "2 of 6 jobs" in text
     assert "failed (score): faulty, known, seed 0" in text
@@ -216,3 +216,81 @@ def test_a_journal_leads_nowhere_and_moves_no_cursor(tmp_path):
     assert found.runs[0].seconds == 0
     assert [seed.cells for seed in found.seeds] == [None]
     assert "\x1b" not in shown(tmp_path)
+
+
+ROGUES = """
+import logging, logging.config, os, sys, time
+import oodbench
+
+
+@oodbench.detector("silencer", needs="logits")
+def silencer(logits):
+    logging.disable(logging.CRITICAL)
+    logging.config.dictConfig({"version": 1})
+    return logits[:, 0]
+
+
+@oodbench.detector("babbler", needs="logits")
+def babbler(logits):
+    class Raises(logging.Handler):
+        def emit(self, record):
+            raise ValueError("no luck")
+
+    logging.getLogger("oodbench.events").addHandler(Raises())
+    logging.getLogger("oodbench.mine").warning("odd", extra={"facts": 3})
+    return logits[:, 0]
+
+
+@oodbench.detector("forks", needs="logits")
+def forks(logits):
+    if os.fork() == 0:
+        time.sleep(0.05)
+        sys.exit(0)
+    return logits[:, 0]
+"""
+
+
+def test_whatever_a_plugin_does_to_logging_or_forks_costs_no_event_and_no_result(tmp_path):
+    (tmp_path / "rogues.py").write_text(ROGUES)
+    words = [
+        "run",
+        "--plugin",
+        tmp_path / "rogues.py",
+        "-d",
+        "silencer",
+        "-d",
+        "babbler",
+        "-d",
+        "forks",
+        "-d",
+        "entropy",
+    ]
+    words += ["-p", "known", "--seed", "0", "--limit", "40", "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "oodbench", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("4 records in") == 1, "a forked child ends where it was forked"
+    (log,) = (tmp_path / "out" / "log").glob("*.jsonl")
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events.count("record kept") == 4
+    assert events.count("run ended") == 1
+    assert status(tmp_path / "out", datetime.now(UTC)).runs[0].state == "finished"
+
+
+def test_a_log_file_in_the_results_folder_or_a_pipe_that_nobody_reads_is_refused(tmp_path):
+    out = {"detectors": "entropy", "protocols": "known", "seeds": [0], "limit": 40, "out": tmp_path / "out"}
+    with pytest.raises(UsageError, match="lies in the results folder, which has a journal of its own"):
+        oodbench.run(**out, log_file=tmp_path / "out" / "log" / "all.jsonl")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="cannot be written to: No such device or address; choose another --log-file"):
+        oodbench.run(**out, log_file=tmp_path / "pipe")
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_times_that_no_zone_can_say_are_passed_over_and_an_end_is_believed(tmp_path):
+    oodbench.run(detectors="entropy", protocols="known", seeds=[0], limit=40, out=tmp_path)
+    (own,) = (tmp_path / "log").glob("*.jsonl")
+    start = json.loads(own.read_text().splitlines()[0]) | {"time": "9999-12-31T23:59:59-23:59"}
+    (tmp_path / "log" / "99999999T000000-x-1.jsonl").write_text(json.dumps(start))
+    assert status(tmp_path, datetime.now(UTC)).runs[0].journal == own
+    assert "finished in" in shown(tmp_path)

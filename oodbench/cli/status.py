@@ -50,7 +50,7 @@ def command(run: Path, as_json: bool) -> None:
 
 def _sentence(run: "Run") -> str:
     became = {
-        "going on": f"goes on for {_time(run.seconds)}",
+        "going on": f"has been going on for {_time(run.seconds)}",
         "finished": f"finished in {_time(run.seconds)}",
         "failed": f"failed after {_time(run.seconds)}: {run.error}",
         "interrupted": f"was interrupted after {_time(run.seconds)}; the same command goes on from there",

@@ -109,6 +109,7 @@ def _connected(cluster: Cluster) -> "Iterator[Client]":
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 memory_limit=0,
+                resources=dict(cluster.resources),
                 silence_logs=logging.CRITICAL,
             )
             address = stack.enter_context(local)

@@ -28,7 +28,7 @@ class CellProcess:
     def __init__(self) -> None:
         # -P: what lies in the working folder is not imported instead of what is installed.
         command = [sys.executable, "-P", "-m", "oodbench.execution.cell_process"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._site: str | None = None
         _processes.append(self)
 

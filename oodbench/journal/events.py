@@ -1,6 +1,7 @@
 """Events of a run, for whoever listens to the logger ``oodbench.events``."""
 
 import logging
+from contextlib import suppress
 from typing import Any, Literal
 
 Event = Literal[
@@ -30,4 +31,7 @@ def tell(event: Event, **facts: Any) -> None:  # noqa: ANN401
         event: What happened; also the message of the log record.
         facts: More of it, as JSON has it; the attribute ``facts`` of the log record.
     """
-    events.info(event, extra={"facts": facts})
+    record = events.makeRecord(events.name, logging.INFO, "", 0, event, (), None, extra={"facts": facts})
+    # Whatever a plugin has done to logging, no result is lost for it.
+    with suppress(Exception):
+        events.callHandlers(record)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,14 @@ def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  
         check_folder(folder, "the results folder", "--out")
         remove_locks_of_ended(folder)
         stack.enter_context(exclusively(own.with_suffix(".lock")))
+        if log_file is not None and log_file.resolve().is_relative_to(out.resolve()):
+            raise UsageError(
+                f"the log file {log_file} lies in the results folder, which has a journal of its own; choose another "
+                "--log-file."
+            )
         asked_for = [] if log_file is None else [_lines(log_file, "--log-file")]
         for handler in (_lines(own, "--out"), *asked_for):
-            stack.callback(handler.close)
+            stack.callback(handler.end)
             for source in (events, logging.getLogger("oodbench")):
                 source.addHandler(handler)
                 stack.callback(source.removeHandler, handler)
@@ -99,24 +104,32 @@ class _Lines(logging.Handler):
         super().__init__()
         self._name = file
         # Without a buffer: whoever reads it has all that happened, and nothing is left to be written in the end.
-        self._file: io.FileIO | None = io.FileIO(file, "a")
+        # Nor is a pipe waited for that nobody reads.
+        self._file: io.FileIO | None = io.FileIO(file, "a", opener=lambda name, how: os.open(name, how | os.O_NONBLOCK))
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._file is None:
             return
         try:
-            self._file.write(self.format(record).encode("utf-8", "replace") + b"\n")
-        except OSError as cause:
-            self.close()
-            logger.warning(
-                "the log %s cannot be written: %s; the run goes on without it.", self._name, cause.strerror or cause
-            )
+            line = self.format(record).encode("utf-8", "replace") + b"\n"
+        except Exception:  # what a plugin logs may be no message
+            return
+        try:
+            self._file.write(line)
+        except (OSError, ValueError) as cause:
+            self.end()
+            why = (cause.strerror if isinstance(cause, OSError) else None) or cause
+            logger.warning("the log %s cannot be written: %s; the run goes on without it.", self._name, why)
 
     def close(self) -> None:
+        """Nothing: a plugin that sets up logging anew closes whatever is there."""
+
+    def end(self) -> None:
+        """Write no more."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a plugin may have closed it
+                self._file.close()
             self._file = None
-        super().close()
 
     def format(self, record: logging.LogRecord) -> str:
         facts = getattr(record, "facts", None)
