@@ -217,7 +217,7 @@ class _Log:
         return [one for one in self.events if isinstance(one, _Job)]
 
     def run(self, now: datetime) -> Run:
-        end = next((one for one in reversed(self.events) if isinstance(one, _Ended)), None)
+        end = _end(self.events)
         until = now if self.goes_on else self.events[-1].time
         return Run(
             journal=self.file,
@@ -252,6 +252,10 @@ class _Log:
         ]
 
 
+def _end(events: Sequence[_Event]) -> _Ended | None:
+    return next((one for one in reversed(events) if isinstance(one, _Ended)), None)
+
+
 def _journals(out: Path) -> list[_Log]:
     """Those of runs that go on, or else the last one."""
     last: list[_Log] = []
@@ -261,7 +265,7 @@ def _journals(out: Path) -> list[_Log]:
         if not goes_on and last:
             continue
         events = list(_events(file))
-        goes_on = goes_on and not any(isinstance(one, _Ended) for one in events)
+        goes_on = goes_on and _end(events) is None
         if events and isinstance(events[0], _Started):
             (going_on if goes_on else last).append(_Log(file, goes_on, events[0], events))
     return going_on[::-1] or last

@@ -232,6 +232,12 @@ class _Dispatch:
     def _job(self, errand: Errand) -> Job:
         return Job(errand.seed, self._benchmark.cells[errand.job])
 
+    def _title(self, errand: Errand) -> str:
+        if errand.what != "run":
+            return errand.what
+        cell = self._job(errand).cell
+        return f"{cell.chosen.label}{' exposed to ' + ', '.join(cell.exposed) if cell.exposed else ''}"
+
     def _say_if_lonely(self) -> None:
         now = time.monotonic()
         if any(self._slots.values()):
@@ -353,8 +359,7 @@ class _Dispatch:
                 failing = errand.model_copy(update={"failure": f"{why}; it was tried {task.tries} times"})
                 self._ready[errand.seed].appendleft(_Task(failing))
             else:
-                title = _title(errand, self._benchmark)
-                logger.warning("%s of seed %d is tried again: %s.", title, errand.seed, why)
+                logger.warning("%s of seed %d is tried again: %s.", self._title(errand), errand.seed, why)
                 self._ready[errand.seed].appendleft(task)
         return given_up
 
@@ -407,10 +412,3 @@ def _slots(worker: Mapping[str, Any], resources: Mapping[str, float]) -> int:
 def _is_one_of_many(task: _Task) -> bool:
     """Whether it may be asked for beside others: a job that nothing has happened to."""
     return task.errand.what == "run" and not task.tries and task.errand.failure is None
-
-
-def _title(errand: Errand, benchmark: Benchmark) -> str:
-    if errand.what != "run":
-        return errand.what
-    cell = benchmark.cells[errand.job]
-    return f"{cell.chosen.label}{' exposed to ' + ', '.join(cell.exposed) if cell.exposed else ''}"

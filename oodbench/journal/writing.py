@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.atomic import HOST, check_folder
-from oodbench.errors import OodbenchError, UsageError, one_line
+from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.journal.events import events, tell
 from oodbench.locks import exclusively
 
@@ -63,7 +63,7 @@ def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  
             how = {"how": "failed", "error": one_line(error)}
             raise
         except Exception as error:
-            how = {"how": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
+            how = {"how": "failed", "error": described(error)}
             raise
         finally:
             tell("run ended", **how, seconds=round(time.monotonic() - start, 3))
