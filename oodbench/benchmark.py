@@ -178,7 +178,9 @@ def execute(
             timeout=timeout,
         )
     store = Store.open(Path(out), rerun)
-    with journal(store.out, None if log_file is None else Path(log_file), **plan.facts(), executor=executor):
+    with journal(
+        store.out, None if log_file is None else Path(log_file), **plan.facts(), rerun=rerun, executor=executor
+    ):
         benchmark = read_data(plan, data=data, download=download, track=track)
         tell("data read", jobs=dict.fromkeys(benchmark.seeds, len(benchmark.cells)))
         if executor == "serial":

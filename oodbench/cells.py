@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import Broken, Chosen, input_detectors
-from oodbench.errors import Phase
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evidence.store import engine
 from oodbench.isolation import Failure, attempt
@@ -24,7 +23,6 @@ from oodbench.records.record import (
     ClassifierPart,
     DatasetPart,
     DetectorPart,
-    PhaseCost,
     Record,
     Result,
     ScoresPart,
@@ -95,11 +93,7 @@ def run_cell(trial: Trial, cell: Cell, wanted: Sequence[Draft], store: Keeper) -
             with meter.during("evaluate"):
                 found = attempt("evaluate", partial(_finished, record, trial, draft.case, sheet))
         told = vars(found) if isinstance(found, Failure) else {**found, "scores": kept}
-        yield store.keep(record.model_copy(update={**told, "phases": _costs(meter)}))
-
-
-def _costs(meter: Meter) -> dict[Phase, PhaseCost]:
-    return {phase: PhaseCost(seconds=one.seconds, peak_mib=one.peak_mib) for phase, one in meter.costs.items()}
+        yield store.keep(record.model_copy(update={**told, "phases": meter.costs}))
 
 
 def _keep_scores(trial: Trial, sheet: ScoreSheet, store: Keeper) -> ScoresPart | None:

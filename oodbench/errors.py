@@ -4,8 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from oodbench.memory import is_exhausted
+
 Phase = Literal["load", "evidence", "fit", "score", "evaluate"]
 """Where a cell can fail: its detector is loaded, what it needs is gathered, it learns, scores, and is evaluated."""
+
+MORE_MEMORY = "the memory does not suffice; use a machine with more, or fewer processes on this one."
 
 # Characters of a message that anybody will read.
 LONGEST = 2000
@@ -58,12 +62,15 @@ def blaming(who: str) -> Iterator[None]:
 
     Raises:
         UsageError: It raised something that is no sentence of ours yet.
+        OodbenchError: There is no more memory, for which nobody is to blame.
     """
     try:
         yield
     except (OodbenchError, *FROM_OUTSIDE):
         raise
     except BaseException as cause:
+        if is_exhausted(cause):
+            raise OodbenchError(f"{who} raised {described(cause)}: {MORE_MEMORY}") from cause
         raise UsageError(f"{who} raised {described(cause)}.") from cause
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Phase, Stop, UsageError, described, one_line
-from oodbench.phases import Cost
+from oodbench.records.record import PhaseCost
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ class Failure:
     status: Literal["failed", "skipped"]
     error: str
     traceback: str | None = None
-    phases: Mapping[Phase, Cost] = field(default_factory=dict)
+    phases: Mapping[Phase, PhaseCost] = field(default_factory=dict)
 
 
 def attempt(phase: Phase, compute: Callable[[], T]) -> T | Failure:

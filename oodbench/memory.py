@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import torch
-
 
 def is_exhausted(error: BaseException) -> bool:
     """Whether an exception says that there is no more memory, of the machine or of a GPU."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, MemoryError):
         return True
-    # What torch raises on the CPU has no type of its own.
+    # What torch raises on the CPU has no type of its own, and on a GPU one that is a RuntimeError.
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("can't allocate memory", "out of memory", "could not create a primitive")
     )

@@ -7,21 +7,14 @@ from dataclasses import dataclass, field
 
 from oodbench.errors import Phase
 from oodbench.memory import forget_peak, peak_mib
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds, and MiB of resident memory of the whole process at its peak; None where the system does not tell."""
-
-    seconds: float
-    peak_mib: float | None
+from oodbench.records.record import PhaseCost
 
 
 @dataclass(frozen=True)
 class Meter:
     """Measures phases, one after the other; one that is gone through several times costs the sum and the maximum."""
 
-    costs: dict[Phase, Cost] = field(default_factory=dict)
+    costs: dict[Phase, PhaseCost] = field(default_factory=dict)
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
@@ -34,8 +27,8 @@ class Meter:
             self.costs[phase] = _sum(self.costs.get(phase), time.perf_counter() - start, peak_mib() if tells else None)
 
 
-def _sum(before: Cost | None, seconds: float, peak: float | None) -> Cost:
+def _sum(before: PhaseCost | None, seconds: float, peak: float | None) -> PhaseCost:
     if before is None:
-        return Cost(seconds, peak)
+        return PhaseCost(seconds=seconds, peak_mib=peak)
     peaks = [one for one in (before.peak_mib, peak) if one is not None]
-    return Cost(before.seconds + seconds, max(peaks, default=None))
+    return PhaseCost(seconds=before.seconds + seconds, peak_mib=max(peaks, default=None))

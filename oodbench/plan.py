@@ -66,6 +66,9 @@ class Plan:
         """What the journal of a run says of it."""
         return {
             "suite": f"{self.suite.name} {self.suite.version}",
+            "classifier": self.suite.classifier,
+            "weights": self.suite.weights,
+            "datasets": {name: source.adapter for name, source in self.suite.sources().items()},
             "seeds": self.seeds,
             "detectors": [one.label for one in self.detectors],
             "protocols": self.patterns,

@@ -20,7 +20,8 @@ from oodbench.detectors.selection import Chosen, input_detectors
 from oodbench.errors import CellSkippedError, OodbenchError, Phase
 from oodbench.evidence import Evidence
 from oodbench.isolation import Failure, TimeoutExceededError, attempt, failed, isolated, time_limit
-from oodbench.phases import Cost, Meter
+from oodbench.phases import Meter
+from oodbench.records.record import PhaseCost
 from oodbench.scoring import Fitted, fit, refuse_changed_network, score, state_of
 from oodbench.trial import Trial
 
@@ -57,7 +58,7 @@ class ScoreSheet:
     fitted: Fitted
     needs: tuple[str, ...]
     scores: Mapping[Key, Scored | Failure]
-    phases: Mapping[Phase, Cost] = field(default_factory=dict)
+    phases: Mapping[Phase, PhaseCost] = field(default_factory=dict)
 
     def of(self, split: Split) -> Scored | Failure:
         """The scores of a split."""

@@ -3,39 +3,51 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from typing import Literal, TypeAlias
 
 from oodbench.errors import MissingPrerequisiteError, printable
-from oodbench.journal.writing import FOLDER, is_going_on
+from oodbench.journal.reading import (
+    CellId,
+    DataRead,
+    JobEvent,
+    Journal,
+    SeedEnded,
+    SeedPrepared,
+    SeedStarted,
+    Started,
+    WorkersChanged,
+    journals,
+)
 from oodbench.records.record import Record
 from oodbench.records.verification import InvalidError, parse
-from oodbench.untrusted import MIB, UnreadableError, read_limited
-
-LARGEST_JOURNAL = 1024 * MIB
 
 State = Literal["going on", "finished", "failed", "interrupted", "killed"]
 """``killed`` are runs that ended without a word."""
 
+Job: TypeAlias = tuple[CellId, ...]
+
 
 @dataclass(frozen=True)
 class Doing:
-    """A job under way.
+    """Something under way.
 
     Attributes:
-        seed: Its seed.
-        detector: With its parameters.
+        what: The data are read, the classifier of a seed is trained or read, its evidence is collected, or a detector
+            is fitted and scores.
+        seed: The seed, but of data.
+        detector: With its parameters, of a detector.
         exposed: Unknown sets whose exposed samples it is fitted on.
         seconds: Since it began.
-        worker: Who is at it, if not the process of the run itself.
+        worker: Who is at it, if not the process of the run itself, nor another in place of one that is gone.
     """
 
-    seed: int
-    detector: str
+    what: Literal["data", "classifier", "evidence", "detector"]
+    seed: int | None
+    detector: str | None
     exposed: tuple[str, ...]
     seconds: float
     worker: str | None
@@ -50,21 +62,25 @@ class Run:
         state: What has become of it.
         error: Why it failed, if it did.
         suite: Name and version.
+        shard: Which share of a plan it is, if it is one.
         command: The command line that started it.
         host: Where.
         process: Number of the process.
+        workers: How many Dask workers there are or were, if it goes by them.
         started: When.
         seconds: How long it took, or has taken so far; what is known of one that was killed.
-        doing: Jobs under way.
+        doing: What is under way, or was when it was killed.
     """
 
     journal: Path
     state: State
     error: str | None
     suite: str
+    shard: str | None
     command: Sequence[str]
     host: str
     process: int
+    workers: int | None
     started: datetime
     seconds: float
     doing: Sequence[Doing]
@@ -72,13 +88,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Seed:
-    """The cells of a seed: how many there are, and how many have which record; None while that is not known."""
+    """The cells of a seed.
+
+    Attributes:
+        seed: The seed.
+        cells: How many there are; None while that is not known.
+        ok: How many have such a record, and need not be run.
+        failed: The same.
+        skipped: The same.
+        to_do: How many are still to be run; None while that is not known.
+        error: Why it has no classifier, if that is so.
+    """
 
     seed: int
     cells: int | None
     ok: int
     failed: int
     skipped: int
+    to_do: int | None
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -98,12 +126,14 @@ class Status:
     """How far it has come.
 
     Attributes:
-        runs: Those that go on, or else the last one; none where no journal is.
+        runs: Those that go on and, of all others, the last one for each thing that was asked for: whoever goes on from
+            where an earlier one ended stands for it.
         seeds: Of these runs, or of all records where there is no journal.
         jobs: How many there are in all, as far as is known.
-        jobs_done: Those of them whose cells all have a record.
-        left_s: Seconds that the rest may take, at the pace so far; None where that is not known.
-        failures: Cells that failed.
+        jobs_done: Those of them that need not be run.
+        left_s: Seconds that the runs that go on may still take, at their pace so far; None where that is not known.
+        failures: Cells that failed, and are not to be run again.
+        other_records: How many records there are that none of these runs asks for.
     """
 
     runs: Sequence[Run]
@@ -112,6 +142,7 @@ class Status:
     jobs_done: int
     left_s: float | None
     failures: Sequence[FailedCell]
+    other_records: int
 
 
 def status(out: Path, now: datetime) -> Status:
@@ -125,194 +156,212 @@ def status(out: Path, now: datetime) -> Status:
         MissingPrerequisiteError: It is no results folder.
     """
     if not (out / "records").is_dir():
-        raise MissingPrerequisiteError(f"{out} is no results folder; expected the --out of an `oodbench run`.")
-    logs = _journals(out)
-    if not logs:
-        return _of_records(_records(sorted((out / "records").glob("*.json"))))
-    planned = _planned(logs)
-    cells = {seed: [cell for job in jobs for cell in job] for seed, jobs in planned.items() if jobs is not None}
-    records = _records(out / "records" / f"{cell}.json" for of_seed in cells.values() for cell in of_seed)
-    expected = {seed: n for log in logs for seed, n in log.jobs_of_seeds.items()}
-    jobs = sum(expected.get(seed, 0) if of_seed is None else len(of_seed) for seed, of_seed in planned.items())
-    done = sum(all(cell in records for cell in job) for of_seed in planned.values() for job in of_seed or ())
+        raise MissingPrerequisiteError(
+            f"{out} is no results folder, or its run has only just begun; expected the --out of an `oodbench run`."
+        )
+    every = journals(out)
+    files = {file.stem: file for file in (out / "records").glob("*.json")}
+    shown = _shown(every)
+    if not shown:
+        return _of_records(_records(files.values()))
+    plans = [_planned(one, every) for one in shown]
+    cells = set(chain.from_iterable(plan.cells() for plan in plans))
+    records = _records(files[cell] for cell in cells if cell in files)
+    done = {cell for one in shown if one.goes_on for cell in one.done}
+    to_do = {cell for plan in plans for cell in plan.cells() if _is_to_do(cell, plan.journal, records, done)}
+    going_on = _Jobs([plan for plan in plans if plan.journal.goes_on], to_do)
+    jobs = _Jobs(plans, to_do)
     return Status(
-        runs=[log.run(now) for log in logs],
-        seeds=[_seed(seed, cells.get(seed), records) for seed in planned],
-        jobs=jobs,
-        jobs_done=done,
-        left_s=_left(logs, jobs - done, now),
-        failures=_failures(records.values()),
+        runs=[_run(one, now) for one in shown],
+        seeds=list(_seeds(plans, records, to_do)),
+        jobs=jobs.count,
+        jobs_done=jobs.count - jobs.left,
+        left_s=_left([plan.journal for plan in going_on.plans], going_on.left, now),
+        failures=_failures(record for cell, record in records.items() if cell not in to_do),
+        other_records=len(files) - len(records),
     )
 
 
-class _Event(BaseModel):
-    """What a line of a journal says, as far as it is of interest here."""
-
-    model_config = ConfigDict(frozen=True)
-
-    # Any zone can say it.
-    time: Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 3, tzinfo=UTC), le=datetime(9990, 1, 1, tzinfo=UTC))]
-
-
-class _Started(_Event):
-    event: Literal["run started"]
-    suite: str
-    seeds: list[int]
-    command: list[str]
-    host: str
-    process: int
-
-
-class _DataRead(_Event):
-    event: Literal["data read"]
-    jobs: dict[int, int]
-
-
-class _Prepared(_Event):
-    event: Literal["seed prepared"]
-    seed: int
-    jobs: list[tuple[Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")], ...]]
-
-
-class _Job(_Event):
-    event: Literal["job started", "job ended"]
-    seed: int
-    detector: str
-    exposed: tuple[str, ...]
-    worker: str | None = None
-
-
-class _Ended(_Event):
-    event: Literal["run ended"]
-    how: Literal["finished", "failed", "interrupted"]
-    error: str | None = None
-
-
-class _Other(_Event):
-    event: str
-
-
-_LINE: TypeAdapter[_Event] = TypeAdapter(_Started | _DataRead | _Prepared | _Job | _Ended | _Other)
+def _shown(every: Sequence[Journal]) -> list[Journal]:
+    """Those of runs that go on, and the last one of each thing that was asked for."""
+    last = {one.start.asked_for: one for one in every}
+    return [one for one in every if one.goes_on or one is last[one.start.asked_for]]
 
 
 @dataclass(frozen=True)
-class _Log:
-    """The events of one run."""
+class _Plan:
+    """What a run is to do: by seed, the cells of each job, or how many jobs there are where cells are not known."""
 
-    file: Path
-    goes_on: bool
-    start: _Started
-    events: Sequence[_Event]
+    journal: Journal
+    jobs: Mapping[int, Sequence[Job]]
+    unknown: Mapping[int, int]
+
+    def cells(self) -> Iterator[CellId]:
+        """All that are known."""
+        return chain.from_iterable(job for jobs in self.jobs.values() for job in jobs)
+
+
+def _planned(journal: Journal, every: Sequence[Journal]) -> _Plan:
+    """What a run is to do; as long as it has not prepared a seed, what an earlier one had to do that asked for it."""
+    jobs: dict[int, Sequence[Job]] = {}
+    for one in every:
+        if one.start.asked_for == journal.start.asked_for:
+            jobs |= {seed: one.jobs[seed] for seed in journal.start.seeds if seed in one.jobs}
+    jobs |= journal.jobs
+    return _Plan(
+        journal, jobs, {seed: journal.job_counts.get(seed, 0) for seed in journal.start.seeds if seed not in jobs}
+    )
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """The jobs of some plans, each once."""
+
+    plans: Sequence[_Plan]
+    to_do: set[CellId]
 
     @property
-    def jobs_of_seeds(self) -> dict[int, int]:
-        return {seed: n for one in self.events if isinstance(one, _DataRead) for seed, n in one.jobs.items()}
+    def _known(self) -> set[Job]:
+        return {job for plan in self.plans for jobs in plan.jobs.values() for job in jobs}
 
     @property
-    def prepared(self) -> list[_Prepared]:
-        return [one for one in self.events if isinstance(one, _Prepared)]
+    def _unknown(self) -> int:
+        return sum(n for plan in self.plans for n in plan.unknown.values())
 
     @property
-    def jobs(self) -> list[_Job]:
-        return [one for one in self.events if isinstance(one, _Job)]
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._known) + self._unknown
 
-    def run(self, now: datetime) -> Run:
-        end = _end(self.events)
-        until = now if self.goes_on else self.events[-1].time
-        return Run(
-            journal=self.file,
-            state="going on" if self.goes_on else end.how if end else "killed",
-            error=printable(end.error) if end and end.error else None,
-            suite=printable(self.start.suite),
-            command=[printable(word) for word in self.start.command],
-            host=printable(self.start.host),
-            process=self.start.process,
-            started=self.start.time,
-            seconds=_seconds(self.start.time, until),
-            doing=self._doing(now) if self.goes_on else (),
+    @property
+    def left(self) -> int:
+        """How many are to be run."""
+        return sum(not self.to_do.isdisjoint(job) for job in self._known) + self._unknown
+
+
+def _is_to_do(cell: CellId, journal: Journal, records: Mapping[str, Record], done: set[CellId]) -> bool:
+    """Whether a cell has no record, or one because of which it is run again."""
+    record = records.get(cell)
+    if record is None:
+        return True
+    rerun = journal.start.rerun
+    wanted_again = rerun == "all" or (rerun == "failed" and record.status == "failed")
+    return journal.goes_on and wanted_again and cell not in done and _is_before(record, journal.start.time)
+
+
+def _is_before(record: Record, time: datetime) -> bool:
+    with suppress(ValueError, TypeError):  # a record may say anything
+        return datetime.fromisoformat(record.provenance.created) < time
+    return True
+
+
+def _run(journal: Journal, now: datetime) -> Run:
+    start, end = journal.start, journal.end
+    until = now if journal.goes_on else journal.events[-1].time
+    state: State = "going on" if journal.goes_on else end.how if end else "killed"
+    workers = [one.workers for one in journal.events if isinstance(one, WorkersChanged)]
+    return Run(
+        journal=journal.file,
+        state=state,
+        error=printable(end.error) if end and end.error else None,
+        suite=printable(start.suite),
+        shard=start.shard and printable(start.shard),
+        command=[printable(word) for word in start.command],
+        host=printable(start.host),
+        process=start.process,
+        workers=len(workers[-1]) if workers else None,
+        started=start.time,
+        seconds=_seconds(start.time, until),
+        doing=_doing(journal, until) if state in ("going on", "killed") else (),
+    )
+
+
+def _doing(journal: Journal, now: datetime) -> list[Doing]:
+    under_way: dict[object, Doing] = {}
+    for one in journal.events:
+        match one:
+            case WorkersChanged():
+                under_way = {key: _without_lost(doing, one.workers) for key, doing in under_way.items()}
+            case Started():
+                under_way["data"] = Doing("data", None, None, (), _seconds(one.time, now), None)
+            case DataRead():
+                under_way.pop("data", None)
+            case SeedStarted():
+                what: Literal["classifier", "evidence"] = "classifier" if one.event == "seed started" else "evidence"
+                worker = one.worker and printable(one.worker)
+                under_way[one.seed] = Doing(what, one.seed, None, (), _seconds(one.time, now), worker)
+            case SeedPrepared() | SeedEnded():
+                under_way.pop(one.seed, None)
+            case JobEvent():
+                key = one.seed, one.detector, one.exposed
+                if one.event == "job started":
+                    under_way[key] = _running(one, now)
+                else:
+                    under_way.pop(key, None)
+    return list(under_way.values())
+
+
+def _without_lost(doing: Doing, workers: Sequence[str]) -> Doing:
+    return doing if doing.worker in workers else replace(doing, worker=None)
+
+
+def _running(job: JobEvent, now: datetime) -> Doing:
+    return Doing(
+        "detector",
+        job.seed,
+        printable(job.detector),
+        tuple(map(printable, job.exposed)),
+        _seconds(job.time, now),
+        job.worker and printable(job.worker),
+    )
+
+
+def _seeds(plans: Sequence[_Plan], records: Mapping[str, Record], to_do: set[CellId]) -> Iterator[Seed]:
+    for seed in dict.fromkeys(seed for plan in plans for seed in plan.journal.start.seeds):
+        cells = {cell for plan in plans for job in plan.jobs.get(seed, ()) for cell in job}
+        is_known = not any(seed in plan.unknown for plan in plans)
+        found = Counter(records[cell].status for cell in cells - to_do)
+        errors = [error for plan in plans if (error := _error(plan.journal, seed)) is not None]
+        yield Seed(
+            seed,
+            len(cells) if is_known else None,
+            found["ok"],
+            found["failed"],
+            found["skipped"],
+            len(cells & to_do) if is_known else None,
+            printable(errors[-1]) if errors else None,
         )
 
-    def _doing(self, now: datetime) -> list[Doing]:
-        under_way: dict[tuple[int, str, tuple[str, ...]], _Job] = {}
-        for one in self.jobs:
-            key = one.seed, one.detector, one.exposed
-            if one.event == "job started":
-                under_way[key] = one
-            else:
-                under_way.pop(key, None)
-        return [
-            Doing(
-                one.seed,
-                printable(one.detector),
-                tuple(map(printable, one.exposed)),
-                _seconds(one.time, now),
-                one.worker and printable(one.worker),
-            )
-            for one in under_way.values()
-        ]
 
-
-def _end(events: Sequence[_Event]) -> _Ended | None:
-    return next((one for one in reversed(events) if isinstance(one, _Ended)), None)
-
-
-def _journals(out: Path) -> list[_Log]:
-    """Those of runs that go on, or else the last one."""
-    last: list[_Log] = []
-    going_on: list[_Log] = []
-    for file in sorted((out / FOLDER).glob("*.jsonl"), reverse=True):
-        goes_on = is_going_on(file)
-        if not goes_on and last:
-            continue
-        events = list(_events(file))
-        goes_on = goes_on and _end(events) is None
-        if events and isinstance(events[0], _Started):
-            (going_on if goes_on else last).append(_Log(file, goes_on, events[0], events))
-    return going_on[::-1] or last
-
-
-def _events(file: Path) -> Iterator[_Event]:
-    """The events of a journal; a line that was cut off, or is none, is passed over."""
-    try:
-        lines = read_limited(file, LARGEST_JOURNAL).splitlines()
-    except (OSError, UnreadableError):
-        return
-    for line in lines:
-        with suppress(ValidationError):
-            yield _LINE.validate_json(line)
-
-
-def _planned(logs: Sequence[_Log]) -> dict[int, list[tuple[str, ...]] | None]:
-    """The cells of each job of each seed; None of a seed that is not prepared yet."""
-    found: dict[int, list[tuple[str, ...]] | None] = {seed: None for log in logs for seed in log.start.seeds}
-    for log in logs:
-        for one in log.prepared:
-            found[one.seed] = list(dict.fromkeys([*(found.get(one.seed) or []), *one.jobs]))
-    return found
+def _error(journal: Journal, seed: int) -> str | None:
+    """Why a seed has no classifier."""
+    return next(
+        (
+            one.error
+            for one in journal.events
+            if isinstance(one, SeedEnded) and (one.seed, one.event) == (seed, "seed failed")
+        ),
+        None,
+    )
 
 
 def _records(files: Iterable[Path]) -> dict[str, Record]:
     found = {}
     for file in files:
-        try:
-            record = parse(file)
-        except (InvalidError, OSError):
-            continue  # not there yet, or none that a run would take
-        found[record.cell_id] = record
+        with suppress(InvalidError, OSError):  # not there any more, or none that a run would take
+            found[file.stem] = parse(file)
     return found
 
 
 def _of_records(records: Mapping[str, Record]) -> Status:
-    by_seed: dict[int, list[str]] = {}
-    for cell, record in records.items():
-        by_seed.setdefault(record.seed, []).append(cell)
-    seeds = [_seed(seed, cells, records) for seed, cells in sorted(by_seed.items())]
-    return Status([], seeds, 0, 0, None, _failures(records.values()))
-
-
-def _seed(seed: int, cells: Sequence[str] | None, records: Mapping[str, Record]) -> Seed:
-    found = Counter(records[cell].status for cell in cells or () if cell in records)
-    return Seed(seed, None if cells is None else len(cells), found["ok"], found["failed"], found["skipped"])
+    by_seed: dict[int, Counter[str]] = {}
+    for record in records.values():
+        by_seed.setdefault(record.seed, Counter())[record.status] += 1
+    seeds = [
+        Seed(seed, found.total(), found["ok"], found["failed"], found["skipped"], 0, None)
+        for seed, found in sorted(by_seed.items())
+    ]
+    return Status([], seeds, 0, 0, None, _failures(records.values()), 0)
 
 
 def _failures(records: Iterable[Record]) -> list[FailedCell]:
@@ -330,11 +379,11 @@ def _failures(records: Iterable[Record]) -> list[FailedCell]:
     ]
 
 
-def _left(logs: Sequence[_Log], jobs: int, now: datetime) -> float | None:
+def _left(going_on: Sequence[Journal], jobs: int, now: datetime) -> float | None:
     """Seconds, if the jobs that are left take as long as those before."""
-    told = [job for log in logs if log.goes_on for job in log.jobs]
-    ended = sum(job.event == "job ended" for job in told)
-    return jobs * _seconds(min(job.time for job in told), now) / ended if ended else None
+    told = [one for journal in going_on for one in journal.events if isinstance(one, JobEvent)]
+    ended = sum(one.event == "job ended" for one in told)
+    return jobs * _seconds(min(one.time for one in told), now) / ended if ended else None
 
 
 def _seconds(start: datetime, end: datetime) -> float:

@@ -37,7 +37,7 @@ class Trial:
         test: Known samples that they are tested on.
         exposed: Unknown samples that they may be fitted on.
         unknown: Unknown samples that they are tested on.
-        evidence_ms: Milliseconds that some parts of the evidence take for each sample.
+        evidence_ms: Milliseconds that some parts of the evidence take for each sample, if they could be measured.
         memo: Metrics that were computed before.
         sheets: Scores of detectors that were computed before.
     """
@@ -52,7 +52,7 @@ class Trial:
     test: Split
     exposed: Mapping[str, Split]
     unknown: Mapping[str, Split]
-    evidence_ms: Callable[[tuple[str, ...]], float]
+    evidence_ms: Callable[[tuple[str, ...]], float | None]
     memo: Memo = field(default_factory=dict)
     sheets: dict[Any, Any] = field(default_factory=dict)
 

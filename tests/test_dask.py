@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
+from click.testing import CliRunner
 
 import oodbench
 from oodbench import registry
+from oodbench.cli.status import command as command_status
 from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.status import status
 
 distributed = pytest.importorskip("distributed")
 
@@ -57,6 +61,37 @@ def deaf(logits):
     """Like native code, does not hear that its time is over."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     time.sleep(300)
+
+
+def once(name):
+    with (here / f"{name}.txt").open("a") as log:
+        log.write("once ")
+
+
+@oodbench.detector("interrupts", needs="logits")
+def interrupts(logits):
+    once("interrupts")
+    os.kill(os.getpid(), signal.SIGINT)  # nobody hears it
+    raise KeyboardInterrupt
+
+
+@oodbench.detector("closes", needs="logits")
+def closes(logits):
+    once("closes")
+    os.closerange(3, 256)
+    return logits[:, 0]
+
+
+@oodbench.detector("intrudes", needs="logits")
+def intrudes(logits):
+    once("intrudes")
+    for file in os.listdir("/proc/self/fd"):
+        if os.readlink(f"/proc/self/fd/{file}").startswith("pipe:"):
+            try:
+                os.write(int(file), b"7 {}\\n")
+            except OSError:
+                pass
+    return logits[:, 0]
 '''
 HOW = {"protocols": "*", "seeds": [0, 1], "limit": 40}
 
@@ -70,7 +105,7 @@ def plugin(tmp_path_factory):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler and three workers, each a process of its own; and the processes of the workers."""
+    """A scheduler and three workers, each a process of its own; the latter, and what starts one more."""
     with ExitStack() as stack:
 
         def start(*arguments):
@@ -82,20 +117,21 @@ def cluster(tmp_path):
 
         file = tmp_path / "scheduler.json"
         start("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(file))
-        workers = [
-            start(
+
+        def start_worker(number):
+            return start(
                 "dask_worker", "--scheduler-file", str(file), "--no-nanny", "--nthreads", "1", "--no-dashboard",
                 "--local-directory", str(tmp_path), "--name", str(number), "--resources", f"GPU={min(number, 1)}",
-            )
-            for number in range(3)
-        ]  # fmt: skip
+            )  # fmt: skip
+
+        workers = [start_worker(number) for number in range(3)]
         end = time.monotonic() + 60
         while not file.exists() and time.monotonic() < end:
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
         with distributed.Client(address, set_as_default=False) as client:
             client.wait_for_workers(3, timeout=60)
-        yield address, workers
+        yield address, workers, start_worker
 
 
 def timeless(records):
@@ -109,7 +145,7 @@ def timeless(records):
 
 
 def test_a_killed_workers_job_is_done_by_another_and_all_records_are_those_of_one_process(plugin, cluster, tmp_path):
-    address, workers = cluster
+    address, workers, _ = cluster
     command = [
         *(sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "--out", tmp_path / "dask", "--limit", 40),
         *("-d", "patient", "-d", "entropy", "-d", "entropy-meta", "--seed", 0, "--seed", 1),
@@ -142,7 +178,7 @@ def test_a_killed_workers_job_is_done_by_another_and_all_records_are_those_of_on
 def test_resources_choose_the_workers(plugin, cluster, tmp_path):
     plugin.with_name("go").touch()
     plugin.with_name("patient.txt").unlink(missing_ok=True)
-    address, workers = cluster
+    address, workers, _ = cluster
     on = {"executor": "dask", "scheduler": address, "resources": {"GPU": 1}}
     records = oodbench.run(detectors="patient", plugins=[plugin], out=tmp_path, **on, **HOW)
     assert {record.status for record in records} == {"ok"}
@@ -150,8 +186,61 @@ def test_resources_choose_the_workers(plugin, cluster, tmp_path):
     assert at <= {worker.pid for worker in workers[1:]}, "the first one has none"
 
 
+def test_a_run_whose_workers_are_all_lost_says_so_and_goes_on_with_the_next(plugin, cluster, tmp_path):
+    address, workers, start_worker = cluster
+    log, out = plugin.with_name("patient.txt"), tmp_path / "out"
+    log.unlink(missing_ok=True)
+    plugin.with_name("go").unlink(missing_ok=True)
+    command = [
+        *(sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "-p", "known", "--seed", 0),
+        *("--limit", 40, "--out", out, "--executor", "dask", "--scheduler", address),
+    ]
+    run = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+
+    def wait_for(condition):
+        end = time.monotonic() + 120
+        while not condition() and run.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+        assert run.poll() is None, run.communicate()
+        (found,) = status(out, datetime.now(UTC)).runs
+        return found.workers, [doing.worker is None for doing in found.doing]
+
+    assert wait_for(log.exists) == (3, [False])
+    for worker in workers:
+        worker.kill()
+    assert wait_for(lambda: status(out, datetime.now(UTC)).runs[0].workers == 0) == (0, [True])
+    told = CliRunner().invoke(command_status, [str(out)]).stdout
+    assert "no worker is there, it waits for one" in told
+    plugin.with_name("go").touch()
+    start_worker(3)
+    _, messages = run.communicate(timeout=120)
+    assert run.returncode == 0, messages
+    assert "is gone; what it was at is tried again by another" in messages
+
+
+def test_an_interrupt_of_a_terminal_is_one_sentence(plugin, tmp_path):
+    log = plugin.with_name("patient.txt")
+    log.unlink(missing_ok=True)
+    plugin.with_name("go").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "-p", "known"]
+    command += ["--seed", 0, "--limit", 40, "--out", tmp_path, "--executor", "dask", "--workers", 2]
+    # A terminal sends it to the run and to whatever that has started.
+    run = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    end = time.monotonic() + 120
+    while not log.exists() and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    _, messages = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert messages.strip().splitlines() == ["oodbench: interrupted; the records of finished cells are kept."]
+
+
 def test_whoever_brings_down_its_process_costs_its_own_cells_only(plugin, tmp_path, capfd):
-    detectors = ["segfault", "entropy", "leaves", "deaf", "chatty"]
+    detectors = ["segfault", "entropy", "leaves", "deaf", "interrupts", "closes", "intrudes", "chatty"]
     how = {"detectors": detectors, "plugins": [plugin], "seeds": [0], "limit": 40, "timeout": 2}
     records = oodbench.run(**how, out=tmp_path / "dask", executor="dask", workers=2)
     assert "to " not in capfd.readouterr().out
@@ -160,6 +249,11 @@ def test_whoever_brings_down_its_process_costs_its_own_cells_only(plugin, tmp_pa
     assert errors["segfault"] == "it ended its process by SIGSEGV"
     assert "exit status 3" in errors["leaves"]
     assert "time limit" in errors["deaf"]
+    assert "exit status 130" in errors["interrupts"]
+    assert "SIGKILL" not in errors["closes"], "who ends it after that are we"
+    assert "wrote to one that is not its own" in errors["intrudes"]
+    for name in ("interrupts", "closes", "intrudes"):
+        assert plugin.with_name(f"{name}.txt").read_text() == "once ", "it is nobody else's doing"
     assert {record.phase for record in records if record.error} == {"score"}
     # What is finished is taken as it is by another executor, and failed ones would be run again.
     again = oodbench.run(**how | {"detectors": ["entropy", "chatty"]}, out=tmp_path / "dask")

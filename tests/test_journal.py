@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import oodbench
 from oodbench.cli.status import command
 from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.locks import exclusively
 from oodbench.status import status
 
 # Waits until it is told to go on, so that there is something to be seen meanwhile.
@@ -82,6 +83,7 @@ def test_status_says_how_far_a_run_has_come_while_it_goes_on_and_after(tmp_path,
     assert (going_on.state, going_on.process, going_on.suite) == ("going on", run.pid, "digits 1")
     (doing,) = going_on.doing
     assert (doing.seed, doing.exposed, bool(doing.worker)) == (0, (), bool(executor))
+    assert going_on.workers == (1 if executor else None)
     assert [(seed.seed, seed.cells, seed.ok, seed.failed) for seed in found.seeds] == [(0, 3, 1, 1), (1, None, 0, 0)]
     assert (found.jobs, found.jobs_done) == (6, 2)
     assert found.left_s > 0
@@ -114,12 +116,16 @@ def test_status_tells_a_run_that_was_ended_from_one_that_goes_on(tmp_path, plugi
     run.send_signal(number)
     run.communicate()
     (ended,) = status(out, datetime.now(UTC)).runs
-    assert (ended.state, ended.doing) == (state, ())
-    assert f"was {state} after" in shown(out)
+    was_at = ["patient"] if state == "killed" else []
+    assert (ended.state, [doing.detector for doing in ended.doing]) == (state, was_at)
+    text = shown(out)
+    assert f"was {state} after" in text
+    for words in ("it was at: patient, seed 0", "--executor dask makes it cost its own cells only"):
+        assert (words in text) == (state == "killed")
     plugin.with_name("go").touch()
     again = started(tmp_path, plugin)
     again.communicate()
-    assert status(out, datetime.now(UTC)).runs[0].state == "finished"
+    assert [one.state for one in status(out, datetime.now(UTC)).runs] == ["finished"], "it stands for the one before"
     assert not list(out.rglob("*.lock"))
 
 
@@ -131,7 +137,7 @@ def test_events_are_lines_of_json_also_where_the_user_wants_them(tmp_path, caplo
     (own,) = (tmp_path / "out" / "log").glob("*.jsonl")
     assert own.read_text() == log.read_text()
     assert [one["event"] for one in events] == [
-        *("run started", "data read", "seed prepared", "evidence collected"),
+        *("run started", "data read", "seed started", "seed prepared", "evidence started", "evidence collected"),
         *("job started", "record kept", "job ended") * 2,
         "run ended",
     ]
@@ -149,7 +155,10 @@ def test_events_are_lines_of_json_also_where_the_user_wants_them(tmp_path, caplo
         oodbench.run(detectors="nothing", **arguments)
     again = [json.loads(line) for line in log.read_text().splitlines()]
     assert again[: len(events)] == events
-    assert [one["event"] for one in again[len(events) :]] == ["run started", "data read", "seed prepared", "run ended"]
+    told = ["run started", "data read", "seed started", "seed prepared", "run ended"]
+    assert [one["event"] for one in again[len(events) :]] == told
+    # A run has a journal of its own, however soon it follows.
+    assert len(list((tmp_path / "out" / "log").glob("*.jsonl"))) == 2
 
 
 def test_warnings_and_why_a_run_failed_are_events(tmp_path):
@@ -161,6 +170,9 @@ def test_warnings_and_why_a_run_failed_are_events(tmp_path):
     )
     with pytest.raises(oodbench.errors.OodbenchError, match="diverged"):
         oodbench.run(str(file), "entropy", "known", out=tmp_path / "out", log_file=log)
+    found = status(tmp_path / "out", datetime.now(UTC))
+    assert "diverged" in found.seeds[0].error
+    assert "seed 0 has no classifier: the training of" in shown(tmp_path / "out")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert ["diverged" in one["error"] for one in events if one["event"] == "seed failed"] == [True]
     assert (events[-1]["how"], "diverged" in events[-1]["error"]) == ("failed", True)
@@ -173,8 +185,73 @@ def test_a_folder_without_a_journal_is_told_by_its_records(tmp_path):
     found = status(tmp_path, datetime.now(UTC))
     assert [(seed.seed, seed.cells, seed.ok) for seed in found.seeds] == [(0, 1, 1), (1, 1, 1)]
     assert "cells in" in shown(tmp_path)
-    with pytest.raises(MissingPrerequisiteError, match="is no results folder; expected the --out"):
+    with pytest.raises(MissingPrerequisiteError, match="is no results folder, or its run has only just begun"):
         status(tmp_path / "nowhere", datetime.now(UTC))
+
+
+def test_all_who_ended_without_finishing_are_told_beside_the_others_with_the_cells_of_all(tmp_path, plugin):
+    words = ["--plugin", plugin, "-d", "entropy", "-d", "patient", "-p", "known", "--seed", "0", "--limit", "40"]
+    base = [sys.executable, "-m", "oodbench"]
+    made = subprocess.run([*base, "plan", *map(str, words)], stdout=subprocess.PIPE, check=True)
+    (tmp_path / "plan.json").write_bytes(made.stdout)
+    out = tmp_path / "out"
+    share = [*base, "worker", "--plan", str(tmp_path / "plan.json"), "--out", str(out), "--shard"]
+    subprocess.run([*share, "1/2"], check=True)
+    second = subprocess.Popen([*share, "2/2"], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: waiting(out), second)
+    second.kill()
+    second.communicate()
+    oodbench.run(detectors="knn", protocols="known", seeds=[0], limit=40, out=out)
+    found = status(out, datetime.now(UTC))
+    states = [(one.shard, one.state) for one in found.runs]
+    assert states == [("1/2", "finished"), ("2/2", "killed"), (None, "finished")]
+    assert [(seed.cells, seed.ok, seed.to_do) for seed in found.seeds] == [(3, 2, 1)]
+    assert (found.jobs, found.jobs_done, found.left_s, found.other_records) == (3, 2, None, 0)
+    text = shown(out)
+    assert "share 2/2 of" in text
+    assert "1 earlier runs of something else finished" in text
+
+    plugin.with_name("go").touch()
+    subprocess.run([*share, "2/2"], check=True)
+    found = status(out, datetime.now(UTC))
+    assert {one.state for one in found.runs} == {"finished"}
+    assert (found.jobs, found.jobs_done) == (3, 3)
+
+
+def test_until_a_run_has_prepared_a_seed_the_cells_that_are_finished_count_and_those_run_again_do_not(tmp_path, plugin):
+    out = tmp_path / "out"
+    plugin.with_name("go").touch()
+    started(tmp_path, plugin).communicate()
+    plugin.with_name("go").unlink()
+    (journal,) = (out / "log").glob("*.jsonl")
+    first = json.loads(journal.read_text().splitlines()[0])
+
+    def again(**facts):
+        """The same run again, which has said no more than that it is there."""
+        lines = [first | {"time": datetime.now(UTC).isoformat(), **facts}]
+        file = out / "log" / "99999999T000000-again-1.jsonl"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with exclusively(file.with_suffix(".lock")):
+            found = status(out, datetime.now(UTC))
+        assert [one.state for one in found.runs] == ["going on"]
+        assert [doing.what for doing in found.runs[0].doing] == ["data"]
+        return [(seed.cells, seed.ok, seed.failed, seed.to_do) for seed in found.seeds], found.jobs_done, found.failures
+
+    assert again() == ([(3, 2, 0, 1)] * 2, 4, [])
+    rows, done, failures = again(rerun="missing")
+    assert (rows, done, len(failures)) == ([(3, 2, 1, 0)] * 2, 6, 2)
+    assert again(rerun="all") == ([(3, 0, 0, 3)] * 2, 0, [])
+
+
+def test_records_that_nobody_asks_for_any_more_are_counted_apart(tmp_path):
+    how = {"protocols": "known", "seeds": [0], "limit": 40, "out": tmp_path}
+    oodbench.run(detectors="entropy", **how)
+    (journal,) = (tmp_path / "log").glob("*.jsonl")
+    journal.unlink()
+    oodbench.run(detectors="knn", **how)
+    found = status(tmp_path, datetime.now(UTC))
+    assert ([seed.cells for seed in found.seeds], found.other_records) == ([1], 1)
+    assert "1 more records are those of what was asked for before" in shown(tmp_path)
 
 
 HOSTILE = [

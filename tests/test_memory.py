@@ -1,6 +1,7 @@
 """Where memory is short: batches are halved, the record says so, and the scores are those of whole batches."""
 
 import logging
+import runpy
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 import oodbench
-from oodbench.errors import OodbenchError
+from oodbench.classifiers.store import Classifier
+from oodbench.cli import run_command_line
+from oodbench.errors import OodbenchError, UsageError
 from oodbench.evidence.batches import BATCH, halving
+from oodbench.evidence.timing import evidence_ms
 from oodbench.memory import forget_peak, is_exhausted, peak_mib
 
 # Asks the system for memory that no machine has, as soon as it is given too much at once.
@@ -140,3 +144,26 @@ def test_a_record_says_what_each_phase_took(tmp_path, caplog):
     assert list(failed.phases) == ["evidence", "fit", "score", "evaluate"]
     if forget_peak():
         assert glutton.phases["fit"].peak_mib > glutton.phases["evidence"].peak_mib + 250
+
+
+def test_a_training_without_enough_memory_is_not_the_classifiers_fault(tmp_path):
+    file = tmp_path / "greedy.py"
+    file.write_text("import torch\ndef greedy(channels, size, classes):\n    return torch.empty(1 << 50)\n")
+    with pytest.raises(OodbenchError, match="the memory does not suffice; use a machine with more") as raised:
+        oodbench.run(detectors="entropy", seeds=[0], limit=40, classifier=f"{file}:greedy", out=tmp_path / "out")
+    assert not isinstance(raised.value, UsageError)
+
+
+def test_a_lack_of_memory_of_our_own_is_one_sentence_too(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command_line(["bench", "--model", "cnn", "--batch", str(1 << 40)])
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith("oodbench: the memory does not suffice; use a machine with more")
+
+
+def test_the_cost_of_evidence_that_cannot_be_measured_costs_no_result(tmp_path, caplog):
+    build = runpy.run_path(hungry(tmp_path, 0).rpartition(":")[0])["hungry"]
+    classifier = Classifier("hungry", build(1, 8, 10).eval(), "0" * 64)
+    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    assert evidence_ms(classifier, images)(("logits",)) is None
+    assert "what evidence costs is not known: the memory does not suffice" in caplog.text

@@ -14,7 +14,8 @@ from typing import NoReturn, TextIO
 import click
 
 from oodbench.cli.output import safe_stdout
-from oodbench.errors import OodbenchError, one_line
+from oodbench.errors import MORE_MEMORY, OodbenchError, one_line
+from oodbench.memory import is_exhausted
 
 VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
@@ -108,6 +109,11 @@ def run_command_line(arguments: Sequence[str] | None = None) -> NoReturn:
     except OodbenchError as error:
         click.echo(f"oodbench: {one_line(error)}", err=True)
         sys.exit(error.exit_status)
+    except Exception as error:
+        if not is_exhausted(error):
+            raise
+        click.echo(f"oodbench: {MORE_MEMORY} What was finished is kept.", err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
 
 

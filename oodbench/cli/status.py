@@ -1,7 +1,7 @@
 """``oodbench status``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from oodbench.status import Doing, Run, Seed, Status
 
-# Failures that are shown; --json has all.
+# Failures, and jobs under way, that are shown; --json has all.
 SHOWN = 10
 
 
@@ -33,12 +33,13 @@ def command(run: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(TypeAdapter(Status).dump_python(found, mode="json"), indent=1))
         return
-    for one in found.runs:
-        click.echo(_sentence(one))
-        for doing in _now(one, found):
-            click.echo(f"  now: {doing}")
+    for line in _runs(found.runs):
+        click.echo(line)
     rows = [_row(seed) for seed in found.seeds]
     print_table(stdout(), ["seed", "cells", "ok", "failed", "skipped", "to do"], rows, f"cells in {run}")
+    for seed in found.seeds:
+        if seed.error is not None:
+            click.echo(f"seed {seed.seed} has no classifier: {seed.error}")
     if found.jobs:
         click.echo(_progress(found))
     for failure in found.failures[:SHOWN]:
@@ -46,37 +47,66 @@ def command(run: Path, as_json: bool) -> None:
         click.echo(f"failed ({failure.phase}): {where}: {failure.error}")
     if len(found.failures) > SHOWN:
         click.echo(f"and {len(found.failures) - SHOWN} more that failed; --json has all.")
+    if found.other_records:
+        click.echo(f"{found.other_records} more records are those of what was asked for before.")
+
+
+def _runs(runs: Sequence["Run"]) -> Iterator[str]:
+    """Who goes on and who ended without finishing; of those that finished, the last."""
+    finished = [run for run in runs if run.state == "finished"]
+    for run in runs:
+        if run.state != "finished" or run is finished[-1]:
+            yield _sentence(run)
+            for doing in run.doing[:SHOWN]:
+                yield f"  {'now' if run.state == 'going on' else 'it was at'}: {_doing(doing, run)}"
+            if len(run.doing) > SHOWN:
+                yield f"  and {len(run.doing) - SHOWN} more; --json has all."
+            if run.state == "killed" and run.workers is None and any(one.what == "detector" for one in run.doing):
+                yield "  If that is what ends the process: --executor dask makes it cost its own cells only."
+    if len(finished) > 1:
+        yield f"{len(finished) - 1} earlier runs of something else finished; --json has all."
 
 
 def _sentence(run: "Run") -> str:
     became = {
-        "going on": f"has been going on for {_time(run.seconds)}",
+        "going on": f"has been going on for {_time(run.seconds)}{_by(run.workers)}",
         "finished": f"finished in {_time(run.seconds)}",
-        "failed": f"failed after {_time(run.seconds)}: {run.error}",
+        "failed": f"failed after {_time(run.seconds)}: {run.error or 'it does not say why'}",
         "interrupted": f"was interrupted after {_time(run.seconds)}; the same command goes on from there",
         "killed": f"was killed after {_time(run.seconds)} or more; the same command goes on from there",
     }[run.state]
     started = run.started.astimezone().isoformat(sep=" ", timespec="seconds")
-    return f"{run.suite}: the run of {started} on {run.host} (process {run.process}) {became}"
+    which = f"share {run.shard}" if run.shard else "the run"
+    return f"{run.suite}: {which} of {started} on {run.host} (process {run.process}) {became}"
 
 
-def _now(run: "Run", found: "Status") -> Sequence[str]:
-    if run.state != "going on" or run.doing:
-        return [_doing(job) for job in run.doing]
-    return ["a classifier is trained, or its evidence collected" if found.jobs else "data are read"]
+def _by(workers: int | None) -> str:
+    if workers is None:
+        return ""
+    return (
+        f" with {workers} worker{'s' if workers != 1 else ''}" if workers else "; no worker is there, it waits for one"
+    )
 
 
-def _doing(job: "Doing") -> str:
-    exposed = f" exposed to {', '.join(job.exposed)}" if job.exposed else ""
-    where = f" on {job.worker}" if job.worker else ""
-    return f"{job.detector}{exposed}, seed {job.seed}, for {_time(job.seconds)}{where}"
+def _doing(one: "Doing", run: "Run") -> str:
+    if one.what == "detector":
+        exposed = f" exposed to {', '.join(one.exposed)}" if one.exposed else ""
+        what = f"{one.detector}{exposed}, seed {one.seed}"
+    else:
+        what = {
+            "data": "data are read",
+            "classifier": f"the classifier of seed {one.seed} is trained or read",
+            "evidence": f"the evidence of seed {one.seed} is collected",
+        }[one.what]
+    where = f" on {one.worker}" if one.worker else ""
+    return f"{what}, for {_time(one.seconds)}{where}" if run.state == "going on" else what
 
 
 def _row(seed: "Seed") -> Sequence[str]:
     counts = [str(count) for count in (seed.ok, seed.failed, seed.skipped)]
-    if seed.cells is None:
-        return [str(seed.seed), "not known yet", *counts, "all"]
-    return [str(seed.seed), str(seed.cells), *counts, str(seed.cells - seed.ok - seed.failed - seed.skipped)]
+    if seed.cells is None or seed.to_do is None:
+        return [str(seed.seed), "not known yet", *counts, "not known yet"]
+    return [str(seed.seed), str(seed.cells), *counts, str(seed.to_do)]
 
 
 def _progress(found: "Status") -> str:

@@ -46,7 +46,9 @@ def command(file: Path, shard: str, data: Path | None, out: Path, rerun: "Rerun"
     with results_only(), progress() as track:
         wanted = look_up(**plan.asked.model_dump())
         store = Store.open(out, rerun)
-        with journal(out, log_file, **wanted.facts() | {"seeds": sorted({job.seed for job in mine})}, shard=shard):
+        with journal(
+            out, log_file, **wanted.facts() | {"seeds": sorted({job.seed for job in mine})}, shard=shard, rerun=rerun
+        ):
             benchmark = read_data(wanted, data=data, download=False, track=track)
             jobs = jobs_of_share(benchmark, mine)
             tell("data read", jobs=Counter(job.seed for job in jobs))

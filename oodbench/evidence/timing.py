@@ -1,5 +1,6 @@
 """What parts of the evidence cost for each sample, measured on a few of a run's own."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import cache
@@ -10,19 +11,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from oodbench.classifiers.store import Classifier
+from oodbench.errors import OodbenchError
 from oodbench.evidence.batches import halving
 from oodbench.gradients import forward
+
+logger = logging.getLogger(__name__)
 
 SAMPLES = 64
 ENOUGH_S = 0.5
 REPEATS = 5
 
 
-def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[tuple[str, ...]], float]:
+def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[tuple[str, ...]], float | None]:
     """A function from parts of the evidence to the milliseconds that they take for each sample, on one thread.
 
     Logits and features come with the forward pass. Each set of parts is measured when it is first asked for, as the
-    best of five passes over 64 samples, or of one if that takes long.
+    best of five passes over 64 samples, or of one if that takes long; None where the memory does not suffice for it.
 
     Args:
         classifier: The trained classifier.
@@ -31,15 +35,19 @@ def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[
     inputs = classifier.to_input(torch.from_numpy(images[:SAMPLES]))
 
     @cache
-    def milliseconds(backward: tuple[str, ...]) -> float:
-        seconds, batch = halving(
-            len(inputs),
-            "cost of evidence",
-            lambda batch: min(_passes(classifier.network, inputs[:batch], backward)),
-        )
+    def milliseconds(backward: tuple[str, ...]) -> float | None:
+        try:
+            seconds, batch = halving(
+                len(inputs),
+                "cost of evidence",
+                lambda batch: min(_passes(classifier.network, inputs[:batch], backward)),
+            )
+        except OodbenchError as error:
+            logger.warning("what evidence costs is not known: %s", error)
+            return None
         return 1e3 * seconds / batch
 
-    def of_needs(needs: tuple[str, ...]) -> float:
+    def of_needs(needs: tuple[str, ...]) -> float | None:
         return milliseconds(tuple(part for part in ("gradients", "confounding") if part in needs))
 
     return of_needs

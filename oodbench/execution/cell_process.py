@@ -8,6 +8,7 @@ import base64
 import logging
 import os
 import queue
+import signal
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -161,6 +162,8 @@ def main() -> NoReturn:
     logging.getLogger("oodbench").addHandler(messages)
     logging.getLogger("oodbench").propagate = False
     isolation.expendable = True
+    # No terminal's, since this is a session of its own; and a plugin's is of no use.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def read() -> None:
         for line in given:
@@ -184,9 +187,12 @@ def main() -> NoReturn:
             found = answer(bench, told.errand)
         except OodbenchError as error:
             found = Answer(error=one_line(error))
+        except KeyboardInterrupt:  # a plugin's
+            os._exit(128 + signal.SIGINT)
         except Exception as error:
             found = Answer(error=f"the errand {told.errand.what} raised {described(error)}")
-        taken.write(found.model_copy(update={"messages": messages.taken()}).model_dump_json() + "\n")
+        answered = found.model_copy(update={"messages": messages.taken()}).model_dump_json()
+        taken.write(f"{told.number} {answered}\n")
         taken.flush()
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, one_line
 from oodbench.execution.errand import Answer, Errand, Site
 from oodbench.execution.outcome import SeedFailed
-from oodbench.execution.slot import Done, end_processes, how, perform
-from oodbench.journal.events import tell
+from oodbench.execution.slot import Done, end_processes, perform
+from oodbench.journal.events import Event, tell
 from oodbench.plan import Benchmark, Job
 from oodbench.records.record import Record
 from oodbench.records.store import ScoreFile, Store
@@ -110,6 +110,7 @@ def _connected(cluster: Cluster) -> "Iterator[Client]":
                 dashboard_address="127.0.0.1:0",
                 memory_limit=0,
                 resources=dict(cluster.resources),
+                preload=["oodbench.execution.slot"],
                 silence_logs=logging.CRITICAL,
             )
             address = stack.enter_context(local)
@@ -166,6 +167,7 @@ class _Dispatch:
         self._ended: SimpleQueue[Future[Done]] = SimpleQueue()
         self._seed_of: dict[str, int] = {}
         self._slots: dict[str, int] = {}
+        self._there: list[str] | None = None
         self._sizes: dict[str, int] = {}
         self._looked = self._lonely = -LONELY_S
         self._numbers = count()
@@ -198,7 +200,6 @@ class _Dispatch:
                 for task in self._elsewhere:
                     self._ready[task.errand.seed].append(task)
                 self._elsewhere.clear()
-                self._say_if_lonely()
             else:
                 yield from self._take(future)
 
@@ -228,6 +229,17 @@ class _Dispatch:
         workers = self._client.scheduler_info()["workers"]
         self._slots = {address: _slots(worker, self._cluster.resources) for address, worker in workers.items()}
         self._seed_of = {address: seed for address, seed in self._seed_of.items() if address in self._slots}
+        there = sorted(address for address, slots in self._slots.items() if slots)
+        if there != self._there:
+            tell("workers changed", workers=there)
+            self._say_who_is_lost(there)
+            self._there = there
+        self._say_if_lonely()
+
+    def _say_who_is_lost(self, there: Sequence[str]) -> None:
+        busy = {running.address for running in self._running.values()}
+        for address in sorted(busy.intersection(self._there or ()).difference(there)):
+            logger.warning("the Dask worker %s is gone; what it was at is tried again by another.", address)
 
     def _job(self, errand: Errand) -> Job:
         return Job(errand.seed, self._benchmark.cells[errand.job])
@@ -240,7 +252,7 @@ class _Dispatch:
 
     def _say_if_lonely(self) -> None:
         now = time.monotonic()
-        if any(self._slots.values()):
+        if self._there:
             self._lonely = now
         elif now - self._lonely > LONELY_S:
             self._lonely = now
@@ -298,9 +310,19 @@ class _Dispatch:
         )
         self._running[key] = _Running(tasks, address, claims, future)
         for task in tasks:
-            if task.errand.what == "run":
-                tell("job started", **self._job(task.errand).facts(), worker=address)
+            self._tell_start(task.errand, address)
         future.add_done_callback(self._ended.put)  # type: ignore[no-untyped-call]
+
+    def _tell_start(self, errand: Errand, address: str) -> None:
+        if errand.what == "run":
+            tell("job started", **self._job(errand).facts(), worker=address)
+        else:
+            event: Event = "seed started" if errand.what == "prepare" else "evidence started"
+            tell(event, seed=errand.seed, worker=address)
+
+    def _tell_lost(self, errand: Errand, why: str) -> None:
+        if errand.what == "run":
+            tell("job lost", **self._job(errand).facts(), why=why)
 
     def _take(self, future: "Future[Done]") -> Iterator[None]:
         running = self._running.pop(str(future.key), None)
@@ -312,9 +334,6 @@ class _Dispatch:
             # No more than twice as many: the next may take longer.
             many = min(2 * len(running.tasks), BATCH, int(BATCH_S / seconds) if seconds else BATCH)
             self._sizes[running.address] = max(1, many)
-            for task in running.tasks:
-                if task.errand.what == "run":
-                    tell("job ended", **self._job(task.errand).facts(), seconds=round(seconds, 3))
             for errand, answer in answers:
                 for text in answer.messages:
                     if text not in self._told:
@@ -323,13 +342,15 @@ class _Dispatch:
                 if errand.what == "gather" and answer.error is None:
                     tell("evidence collected", seed=errand.seed, seconds=round(seconds, 3))
                 yield from self._done(errand, answer)
+                if errand.what == "run":
+                    tell("job ended", **self._job(errand).facts(), seconds=round(seconds, 3))
 
     def _answers(self, tasks: Sequence[_Task], future: "Future[Done]") -> list[tuple[Errand, Answer]]:
         """What came of errands; those that are tried again are ready again."""
         from distributed import CancelledError, KilledWorker
 
         try:
-            texts, status = future.result()
+            texts, end = future.result()
         except KilledWorker:  # Dask has tried several workers, and all of them ended
             return self._again(tasks, "every worker that it was given to ended while it was at it", RETRIES + 1)
         except (CancelledError, OSError) as cause:
@@ -341,9 +362,12 @@ class _Dispatch:
             ) from cause
         done, rest = tasks[: len(texts)], tasks[len(texts) :]
         answers = [(task.errand, Answer.model_validate_json(text)) for task, text in zip(done, texts, strict=True)]
+        if end is None:
+            return answers
         for task in reversed(rest[1:]):
+            self._tell_lost(task.errand, "its process ended at another")
             self._ready[task.errand.seed].appendleft(task)
-        return answers if status is None else answers + self._again(rest[:1], how(status), 1)
+        return answers + self._again(rest[:1], end, 1)
 
     def _again(self, tasks: Sequence[_Task], why: str, tries: int) -> list[tuple[Errand, Answer]]:
         """Try tasks again, each alone; the answers of those that were tried often enough."""
@@ -356,9 +380,11 @@ class _Dispatch:
             elif task.tries > RETRIES and errand.what != "run":
                 given_up.append((errand, Answer(error=f"{errand.what} failed {task.tries} times: {why}")))
             elif task.tries > RETRIES:
+                self._tell_lost(errand, why)
                 failing = errand.model_copy(update={"failure": f"{why}; it was tried {task.tries} times"})
                 self._ready[errand.seed].appendleft(_Task(failing))
             else:
+                self._tell_lost(errand, why)
                 logger.warning("%s of seed %d is tried again: %s.", self._title(errand), errand.seed, why)
                 self._ready[errand.seed].appendleft(task)
         return given_up

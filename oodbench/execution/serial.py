@@ -27,6 +27,7 @@ def run_serially(
     every = [job for seed in benchmark.seeds for job in benchmark.jobs(seed)] if jobs is None else jobs
     for seed, of_seed in groupby(every, key=attrgetter("seed")):
         asked_for = list(of_seed)
+        tell("seed started", seed=seed)
         try:
             trial = benchmark.trial(seed)
         except OodbenchError as error:
@@ -45,6 +46,7 @@ def _of_trial(benchmark: Benchmark, store: Store, trial: Trial, jobs: Sequence[J
         if len(kept) == len(of_job):
             found[i] = list(kept.values())
     if len(found) < len(asked_for):
+        tell("evidence started", seed=trial.seed)
         start = time.monotonic()
         trial.gather()
         tell("evidence collected", seed=trial.seed, seconds=round(time.monotonic() - start, 3))

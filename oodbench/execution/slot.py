@@ -1,5 +1,6 @@
 """A slot of a Dask worker: its thread passes errands on to a process of its own, which a plugin may bring down."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from oodbench.execution.errand import Errand
 # Not the plugin, but the system (which has run out of memory) or somebody sends these.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
-Done = tuple[list[str], int | None]
+Done = tuple[list[str], str | None]
 """Answers, as JSON, and how the process ended at the next errand, if it did by no doing of the plugin's."""
 
 _slot = threading.local()
@@ -19,7 +20,7 @@ _processes: list["CellProcess"] = []
 
 
 class ProcessEndedError(Exception):
-    """A process ended while it was at an errand; the argument says how."""
+    """A process ended while it was at an errand; the argument is its status, or None where it had to be ended."""
 
 
 class CellProcess:
@@ -28,8 +29,14 @@ class CellProcess:
     def __init__(self) -> None:
         # -P: what lies in the working folder is not imported instead of what is installed.
         command = [sys.executable, "-P", "-m", "oodbench.execution.cell_process"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        # Threads that wait for the next operation leave the processor to the other slots: two trainings side by side on
+        # two processors take a quarter of the time.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment
+        )
         self._site: str | None = None
+        self._asked = 0
         _processes.append(self)
 
     @property
@@ -47,27 +54,30 @@ class CellProcess:
         assert self._process.stdout is not None
         said = "null" if site == self._site else site
         self._site = site
+        self._asked += 1
+        number = f"{self._asked} ".encode()
         try:
-            self._process.stdin.write(f'{{"site": {said}, "errand": {errand}}}\n'.encode())
+            self._process.stdin.write(f'{{"number": {self._asked}, "site": {said}, "errand": {errand}}}\n'.encode())
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = b""
-        if not answer.endswith(b"\n"):
-            self.end()
-            raise ProcessEndedError(self._process.returncode)
-        return answer.decode()
+        # What a plugin writes there is no answer, and what comes after it is nobody's.
+        if not (answer.startswith(number) and answer.endswith(b"\n")):
+            raise ProcessEndedError(self.end())
+        return answer.removeprefix(number).decode()
 
-    def end(self) -> None:
-        """End it, whatever it is doing."""
+    def end(self) -> int | None:
+        """End it, whatever it is doing; its status, or None if it would not end by itself."""
         if self in _processes:
             _processes.remove(self)
         # Where it has closed its side, it is about to end by itself, and how is of interest.
         try:
-            self._process.wait(timeout=1)
+            return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            return None
 
 
 def perform(errands: Sequence[str], site: str) -> Done:
@@ -77,7 +87,7 @@ def perform(errands: Sequence[str], site: str) -> Done:
         try:
             answers.append(_answer(errand, site))
         except ProcessEndedError as ended:
-            return answers, ended.args[0]
+            return answers, how(ended.args[0])
     return answers, None
 
 
@@ -91,9 +101,15 @@ def _answer(errand: str, site: str) -> str:
         return _process().ask(errand, site)
     except ProcessEndedError as ended:
         asked = Errand.model_validate_json(errand)
-        if asked.what != "run" or -ended.args[0] in FROM_OUTSIDE:
+        status: int | None = ended.args[0]
+        if asked.what != "run" or (status is not None and -status in FROM_OUTSIDE):
             raise
-        return _process().ask(asked.model_copy(update={"failure": how(ended.args[0])}).model_dump_json(), site)
+        return _process().ask(asked.model_copy(update={"failure": how(status)}).model_dump_json(), site)
+
+
+def dask_setup(worker: object) -> None:
+    """A terminal's Ctrl-C is the run's to heed, which ends its workers; what Dask calls in a worker of this machine."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end_processes() -> None:
@@ -102,8 +118,10 @@ def end_processes() -> None:
         process.end()
 
 
-def how(status: int) -> str:
+def how(status: int | None) -> str:
     """How a process ended, as a sentence about its plugin."""
+    if status is None:
+        return "it closed the files of its process, or wrote to one that is not its own"
     if status >= 0:
         return (
             f"it ended its process (exit status {status}), as native code does that is not back when its time limit is "

@@ -7,12 +7,17 @@ from typing import Any, Literal
 Event = Literal[
     "run started",
     "data read",
+    "workers changed",
+    "seed started",
     "seed prepared",
     "seed failed",
+    "evidence started",
     "evidence collected",
     "job started",
+    "job lost",
     "job ended",
     "record kept",
+    "record confirmed",
     "message",
     "run ended",
 ]

@@ -37,7 +37,7 @@ def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  
         UsageError: The log file cannot be written to.
     """
     folder = out / FOLDER
-    own = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{HOST}-{os.getpid()}.jsonl"
+    own = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{HOST}-{os.getpid()}.jsonl"
     with ExitStack() as stack:
         check_folder(folder, "the results folder", "--out")
         remove_locks_of_ended(folder)

@@ -104,6 +104,7 @@ class Store:
         if other is not None and other.status == "ok":
             if record.status != "ok" or record.scores != other.scores:
                 self.conflicts.append(record.cell_id)
+            tell("record confirmed", cell_id=record.cell_id, conflicts=record.cell_id in self.conflicts)
             return other
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(self._file(record.cell_id), lambda path: Path(path).write_text(text, "utf-8"))
