@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Phase, Stop, UsageError, described, one_line
-from oodbench.records.record import PhaseCost
+from oodbench.phases import PhaseCost
 
 T = TypeVar("T")
 

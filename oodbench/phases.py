@@ -5,9 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pydantic import BaseModel, ConfigDict
+
 from oodbench.errors import Phase
 from oodbench.memory import forget_peak, peak_mib
-from oodbench.records.record import PhaseCost
+
+
+class PhaseCost(BaseModel):
+    """Seconds of a phase, and MiB of resident memory that the process had at the most meanwhile, if that is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seconds: float
+    peak_mib: float | None = None
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from oodbench.detectors.selection import Chosen, input_detectors
 from oodbench.errors import CellSkippedError, OodbenchError, Phase
 from oodbench.evidence import Evidence
 from oodbench.isolation import Failure, TimeoutExceededError, attempt, failed, isolated, time_limit
-from oodbench.phases import Meter
-from oodbench.records.record import PhaseCost
+from oodbench.phases import Meter, PhaseCost
 from oodbench.scoring import Fitted, fit, refuse_changed_network, score, state_of
 from oodbench.trial import Trial
 

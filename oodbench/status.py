@@ -321,7 +321,7 @@ def _seeds(plans: Sequence[_Plan], records: Mapping[str, Record], to_do: set[Cel
         cells = {cell for plan in plans for job in plan.jobs.get(seed, ()) for cell in job}
         is_known = not any(seed in plan.unknown for plan in plans)
         found = Counter(records[cell].status for cell in cells - to_do)
-        errors = [error for plan in plans if (error := _error(plan.journal, seed)) is not None]
+        errors = [errors[seed] for plan in plans if seed in (errors := plan.journal.seed_errors)]
         yield Seed(
             seed,
             len(cells) if is_known else None,
@@ -331,18 +331,6 @@ def _seeds(plans: Sequence[_Plan], records: Mapping[str, Record], to_do: set[Cel
             len(cells & to_do) if is_known else None,
             printable(errors[-1]) if errors else None,
         )
-
-
-def _error(journal: Journal, seed: int) -> str | None:
-    """Why a seed has no classifier."""
-    return next(
-        (
-            one.error
-            for one in journal.events
-            if isinstance(one, SeedEnded) and (one.seed, one.event) == (seed, "seed failed")
-        ),
-        None,
-    )
 
 
 def _records(files: Iterable[Path]) -> dict[str, Record]:

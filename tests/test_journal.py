@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 import oodbench
 from oodbench.cli.status import command
 from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.journal.events import Event
 from oodbench.locks import exclusively
 from oodbench.status import status
 
@@ -371,3 +374,8 @@ def test_times_that_no_zone_can_say_are_passed_over_and_an_end_is_believed(tmp_p
     (tmp_path / "log" / "99999999T000000-x-1.jsonl").write_text(json.dumps(start))
     assert status(tmp_path, datetime.now(UTC)).runs[0].journal == own
     assert "finished in" in shown(tmp_path)
+
+
+def test_all_events_are_described():
+    text = (Path(oodbench.__file__).parent / "journal" / "README.md").read_text()
+    assert [event for event in get_args(Event) if f"`{event}`" not in text] == []

@@ -158,6 +158,12 @@ class Journal:
         return {one.seed: one.jobs for one in self.events if isinstance(one, SeedPrepared)}
 
     @cached_property
+    def seed_errors(self) -> dict[int, str]:
+        """Why seeds have no classifier."""
+        ended = (one for one in self.events if isinstance(one, SeedEnded))
+        return {one.seed: one.error for one in ended if one.error is not None}
+
+    @cached_property
     def done(self) -> set[CellId]:
         """The cells that the run is done with."""
         return {one.cell_id for one in self.events if isinstance(one, CellDone)}
@@ -170,8 +176,8 @@ def journals(out: Path) -> list[Journal]:
         goes_on = is_going_on(file)  # before it is read: it may end meanwhile
         events = list(_events(file))
         if events and isinstance(events[0], Started):
-            journal = Journal(file, goes_on, events[0], events)
-            found.append(journal if journal.end is None else Journal(file, False, events[0], events))
+            has_ended = any(isinstance(one, Ended) for one in events)
+            found.append(Journal(file, goes_on and not has_ended, events[0], events))
     return found
 
 

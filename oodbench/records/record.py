@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from oodbench.errors import Phase
+from oodbench.phases import PhaseCost
 
 # 2: the versions of numerical packages are part of a cell's identity.
 IDENTITY_VERSION: Literal[2] = 2
@@ -115,13 +116,6 @@ class Timing(_Part):
     fit_s: float
     score_ms_per_sample: float
     evidence_ms_per_sample: float | None = None
-
-
-class PhaseCost(_Part):
-    """Seconds of a phase, and MiB of resident memory that the process had at the most meanwhile, if that is known."""
-
-    seconds: float
-    peak_mib: float | None = None
 
 
 class Provenance(_Part):
