@@ -1,5 +1,7 @@
 """One process at a time: a lock that ends with the process that holds it, however that ends."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,3 +43,22 @@ def exclusively(file: Path, *, wait: bool = True) -> Iterator[bool]:
         with suppress(OSError):
             file.unlink()
         lock.release()
+
+
+def is_held(file: Path) -> bool:
+    """Whether somebody holds a lock, for which nothing is written; who may not read it takes it for held."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks, where nobody can hold one
+        return False
+    finally:
+        os.close(handle)
+    return False

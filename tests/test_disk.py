@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 
@@ -109,8 +110,6 @@ def test_folders_that_must_not_be_written_to_are_named_before_anything_is_comput
 
 
 def finished_at(records):
-    from datetime import datetime
-
     return max(datetime.fromisoformat(record.provenance.created) for record in records)
 
 
@@ -131,3 +130,15 @@ def test_a_clock_that_was_set_back_repeats_and_changes_nothing(tmp_path, monkeyp
     os.utime(file, (future, future))
     oodbench.run(**RUN, out=tmp_path / "out")
     assert numbers(tmp_path / "out") == everything
+
+
+def test_status_of_a_killed_run_on_a_disk_that_must_not_be_written_to(mounted):
+    disk = mounted("size=64m")
+    oodbench.run(**RUN, out=disk, limit=40)
+    (journal,) = (disk / "log").glob("*.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]))
+    journal.with_suffix(".lock").touch()
+    mounted("ro", again=True)
+    (run,) = status(disk, datetime.now(UTC)).runs
+    assert run.state == "killed"

@@ -15,6 +15,7 @@ from oodbench.errors import OodbenchError, UsageError
 from oodbench.evidence.batches import BATCH, halving
 from oodbench.evidence.timing import evidence_ms
 from oodbench.memory import forget_peak, is_exhausted, peak_mib
+from oodbench.untrusted import read_limited
 
 # Asks the system for memory that no machine has, as soon as it is given too much at once.
 HUNGRY = """
@@ -107,6 +108,7 @@ def test_what_says_that_memory_is_exhausted():
     assert is_exhausted(of_torch.value)
     assert is_exhausted(of_numpy.value)
     assert is_exhausted(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_exhausted(RuntimeError("could not create a primitive")), "which is what oneDNN says"
     assert not is_exhausted(ValueError("out of memory"))
 
 
@@ -167,3 +169,12 @@ def test_the_cost_of_evidence_that_cannot_be_measured_costs_no_result(tmp_path, 
     images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
     assert evidence_ms(classifier, images)(("logits",)) is None
     assert "what evidence costs is not known: the memory does not suffice" in caplog.text
+
+
+def test_a_small_file_is_read_with_little_memory_however_large_it_may_be(tmp_path):
+    file = tmp_path / "small.json"
+    file.write_text("{}")
+    forget_peak()
+    before = peak_mib()
+    assert read_limited(file, 1 << 34) == b"{}"
+    assert peak_mib() < before + 100

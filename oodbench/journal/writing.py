@@ -15,7 +15,7 @@ from typing import Any
 from oodbench.atomic import HOST, check_folder
 from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.journal.events import events, tell
-from oodbench.locks import exclusively
+from oodbench.locks import exclusively, is_held
 
 logger = logging.getLogger(__name__)
 
@@ -71,20 +71,14 @@ def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  
 
 def is_going_on(journal: Path) -> bool:
     """Whether the run of a journal has not ended, in whatever way."""
-    lock = journal.with_suffix(".lock")
-    if not lock.exists():
-        return False
-    try:
-        with exclusively(lock, wait=False) as nobody_else:
-            return not nobody_else
-    except OodbenchError:  # who may not write there may still look
-        return True
+    return is_held(journal.with_suffix(".lock"))
 
 
 def remove_locks_of_ended(folder: Path) -> None:
     """Remove what runs that were killed have left."""
     for lock in folder.glob("*.lock"):
-        is_going_on(lock)
+        with suppress(OodbenchError), exclusively(lock, wait=False):  # another user's may stay
+            pass
 
 
 def _lines(file: Path, option: str) -> "_Lines":
