@@ -1,7 +1,7 @@
 """How far runs on a results folder have come: read from their journals and the records, without disturbing them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -281,12 +281,14 @@ def _doing(journal: Journal, now: datetime) -> list[Doing]:
     for one in journal.events:
         match one:
             case WorkersChanged():
-                under_way = {key: _without_lost(doing, one.workers) for key, doing in under_way.items()}
+                there = set(map(printable, one.workers))
+                under_way = {key: _without_lost(doing, there) for key, doing in under_way.items()}
             case Started():
                 under_way["data"] = Doing("data", None, None, (), _seconds(one.time, now), None)
             case DataRead():
                 under_way.pop("data", None)
             case SeedStarted():
+                under_way.pop("data", None)
                 what: Literal["classifier", "evidence"] = "classifier" if one.event == "seed started" else "evidence"
                 worker = one.worker and printable(one.worker)
                 under_way[one.seed] = Doing(what, one.seed, None, (), _seconds(one.time, now), worker)
@@ -301,7 +303,7 @@ def _doing(journal: Journal, now: datetime) -> list[Doing]:
     return list(under_way.values())
 
 
-def _without_lost(doing: Doing, workers: Sequence[str]) -> Doing:
+def _without_lost(doing: Doing, workers: Container[str]) -> Doing:
     return doing if doing.worker in workers else replace(doing, worker=None)
 
 

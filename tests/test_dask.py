@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -63,32 +64,52 @@ def deaf(logits):
     time.sleep(300)
 
 
-def once(name):
+def note(name):
     with (here / f"{name}.txt").open("a") as log:
-        log.write("once ")
+        log.write(f"{os.getpid()} ")
 
 
 @oodbench.detector("interrupts", needs="logits")
 def interrupts(logits):
-    once("interrupts")
+    note("interrupts")
     os.kill(os.getpid(), signal.SIGINT)  # nobody hears it
     raise KeyboardInterrupt
 
 
 @oodbench.detector("closes", needs="logits")
 def closes(logits):
-    once("closes")
+    note("closes")
     os.closerange(3, 256)
     return logits[:, 0]
 
 
+@oodbench.detector("stops", needs="logits")
+def stops(logits):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@oodbench.detector("rare-signal", needs="logits")
+def rare_signal(logits):
+    os.kill(os.getpid(), signal.SIGRTMIN + 6)
+    time.sleep(60)
+
+
+@oodbench.detector("leaves-a-child", needs="logits")
+def leaves_a_child(logits):
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    (here / "child.txt").write_text(str(child))
+    os._exit(4)
+
+
 @oodbench.detector("intrudes", needs="logits")
 def intrudes(logits):
-    once("intrudes")
+    note("intrudes")
     for file in os.listdir("/proc/self/fd"):
         if os.readlink(f"/proc/self/fd/{file}").startswith("pipe:"):
             try:
-                os.write(int(file), b"7 {}\\n")
+                os.write(int(file), b"1 {}\\n2 {}\\n3 {}\\n4 {}\\n")
             except OSError:
                 pass
     return logits[:, 0]
@@ -210,7 +231,7 @@ def test_a_run_whose_workers_are_all_lost_says_so_and_goes_on_with_the_next(plug
     assert wait_for(log.exists) == (3, [False])
     for worker in workers:
         worker.kill()
-    assert wait_for(lambda: status(out, datetime.now(UTC)).runs[0].workers == 0) == (0, [True])
+    assert wait_for(lambda: status(out, datetime.now(UTC)).runs[0].workers == 0) == (0, [])
     told = CliRunner().invoke(command_status, [str(out)]).stdout
     assert "no worker is there, it waits for one" in told
     plugin.with_name("go").touch()
@@ -218,6 +239,34 @@ def test_a_run_whose_workers_are_all_lost_says_so_and_goes_on_with_the_next(plug
     _, messages = run.communicate(timeout=120)
     assert run.returncode == 0, messages
     assert "is gone; what it was at is tried again by another" in messages
+    (journal,) = (out / "log").glob("*.jsonl")
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    jobs = [(one["event"], one.get("worker")) for one in events if one["event"].startswith("job")]
+    assert [event for event, _ in jobs] == ["job started", "job lost", "job started", "job ended"]
+    assert jobs[0][1] != jobs[2][1], "by the worker that came"
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_in_one_sentence(plugin, cluster, tmp_path):
+    address, _, _ = cluster
+    log, out = plugin.with_name("patient.txt"), tmp_path / "out"
+    log.unlink(missing_ok=True)
+    plugin.with_name("go").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "-p", "known", "--seed", 0]
+    command += ["--limit", 40, "--out", out, "--executor", "dask", "--scheduler", address]
+    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not log.exists() and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    scheduler = json.loads((tmp_path / "scheduler.json").read_text())
+    port = int(scheduler["address"].rpartition(":")[2])
+    (number,) = {
+        one.pid for one in psutil.net_connections("tcp") if one.laddr.port == port and one.status == psutil.CONN_LISTEN
+    }
+    os.kill(number, signal.SIGKILL)
+    _, messages = run.communicate(timeout=120)
+    assert run.returncode == 1
+    (said,) = messages.strip().splitlines()
+    assert said.startswith("oodbench: the connection to the Dask scheduler was lost: it does not answer any more; what")
 
 
 def test_an_interrupt_of_a_terminal_is_one_sentence(plugin, tmp_path):
@@ -241,6 +290,7 @@ def test_an_interrupt_of_a_terminal_is_one_sentence(plugin, tmp_path):
 
 def test_whoever_brings_down_its_process_costs_its_own_cells_only(plugin, tmp_path, capfd):
     detectors = ["segfault", "entropy", "leaves", "deaf", "interrupts", "closes", "intrudes", "chatty"]
+    detectors += ["stops", "rare-signal", "leaves-a-child"]
     how = {"detectors": detectors, "plugins": [plugin], "seeds": [0], "limit": 40, "timeout": 2}
     records = oodbench.run(**how, out=tmp_path / "dask", executor="dask", workers=2)
     assert "to " not in capfd.readouterr().out
@@ -250,10 +300,14 @@ def test_whoever_brings_down_its_process_costs_its_own_cells_only(plugin, tmp_pa
     assert "exit status 3" in errors["leaves"]
     assert "time limit" in errors["deaf"]
     assert "exit status 130" in errors["interrupts"]
-    assert "SIGKILL" not in errors["closes"], "who ends it after that are we"
+    assert "closed the files" in errors["closes"]
+    assert "stopped its process" in errors["stops"]
+    assert errors["rare-signal"] == f"it ended its process by signal {signal.SIGRTMIN + 6}"
+    assert "exit status 4" in errors["leaves-a-child"]
+    assert not psutil.pid_exists(int(plugin.with_name("child.txt").read_text()))
     assert "wrote to one that is not its own" in errors["intrudes"]
     for name in ("interrupts", "closes", "intrudes"):
-        assert plugin.with_name(f"{name}.txt").read_text() == "once ", "it is nobody else's doing"
+        assert len(set(plugin.with_name(f"{name}.txt").read_text().split())) == 1, "it is nobody else's doing"
     assert {record.phase for record in records if record.error} == {"score"}
     # What is finished is taken as it is by another executor, and failed ones would be run again.
     again = oodbench.run(**how | {"detectors": ["entropy", "chatty"]}, out=tmp_path / "dask")

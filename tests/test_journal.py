@@ -212,7 +212,7 @@ def test_all_who_ended_without_finishing_are_told_beside_the_others_with_the_cel
     assert (found.jobs, found.jobs_done, found.left_s, found.other_records) == (3, 2, None, 0)
     text = shown(out)
     assert "share 2/2 of" in text
-    assert "1 earlier runs of something else finished" in text
+    assert "and 1 more that finished, for other cells" in text
 
     plugin.with_name("go").touch()
     subprocess.run([*share, "2/2"], check=True)
@@ -379,3 +379,13 @@ def test_times_that_no_zone_can_say_are_passed_over_and_an_end_is_believed(tmp_p
 def test_all_events_are_described():
     text = (Path(oodbench.__file__).parent / "journal" / "README.md").read_text()
     assert [event for event in get_args(Event) if f"`{event}`" not in text] == []
+
+
+def test_counts_that_nobody_has_are_passed_over(tmp_path):
+    oodbench.run(detectors="entropy", protocols="known", seeds=[0], limit=40, out=tmp_path)
+    (own,) = (tmp_path / "log").glob("*.jsonl")
+    lines = [json.loads(line) for line in own.read_text().splitlines()]
+    odd = [line | ({"jobs": {"0": 10**400}} if line["event"] == "data read" else {}) for line in lines[:-1]]
+    own.write_text("".join(json.dumps(line) + "\n" for line in odd))
+    found = status(tmp_path, datetime.now(UTC))
+    assert (found.jobs, found.jobs_done) == (1, 1)

@@ -264,6 +264,14 @@ def test_all_again_gives_the_same_scores_and_leaves_the_record(tmp_path):
     assert {file.name: file.read_bytes() for file in (tmp_path / "records").iterdir()} == before
 
 
+def test_cells_that_are_run_again_beside_fewer_others_have_the_same_scores(tmp_path):
+    how = {"detectors": ["entropy"], "seeds": [0], "limit": 40, "out": tmp_path}
+    first = oodbench.run(protocols="*", **how)
+    again = oodbench.run(protocols="known", rerun="all", **how)
+    assert len({record.cell_id for record in again} & {record.cell_id for record in first}) == 1
+    assert len(list((tmp_path / "scores").iterdir())) == 2, "of the known set alone, and of all sets"
+
+
 def test_other_scores_of_a_finished_cell_are_reported_and_not_kept(tmp_path):
     drawn = iter(range(1, 1000))
 
@@ -272,7 +280,9 @@ def test_other_scores_of_a_finished_cell_are_reported_and_not_kept(tmp_path):
         return -logits.amax(dim=1) * next(drawn)
 
     (first,) = run(tmp_path, [drawing])
-    with pytest.raises(OodbenchError, match=f"1 cells gave other scores than their finished records.*{first.cell_id}"):
+    with pytest.raises(
+        OodbenchError, match=f"1 of the cells gave other scores than their finished records.*{first.cell_id}"
+    ):
         run(tmp_path, [drawing], rerun="all")
     (file,) = (tmp_path / "records").glob("*.json")
     assert Record.model_validate_json(file.read_bytes()) == first

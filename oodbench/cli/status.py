@@ -61,10 +61,11 @@ def _runs(runs: Sequence["Run"]) -> Iterator[str]:
                 yield f"  {'now' if run.state == 'going on' else 'it was at'}: {_doing(doing, run)}"
             if len(run.doing) > SHOWN:
                 yield f"  and {len(run.doing) - SHOWN} more; --json has all."
-            if run.state == "killed" and run.workers is None and any(one.what == "detector" for one in run.doing):
+            is_run = run.workers is None and run.shard is None
+            if run.state == "killed" and is_run and any(one.what == "detector" for one in run.doing):
                 yield "  If that is what ends the process: --executor dask makes it cost its own cells only."
     if len(finished) > 1:
-        yield f"{len(finished) - 1} earlier runs of something else finished; --json has all."
+        yield f"and {len(finished) - 1} more that finished, for other cells; --json has them."
 
 
 def _sentence(run: "Run") -> str:

@@ -20,6 +20,7 @@ from oodbench.cells import Cell, drafts, run_cell
 from oodbench.detectors.selection import Broken
 from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.execution.errand import Answer, Errand, Message, Site
+from oodbench.execution.slot import CLOSED
 from oodbench.execution.surroundings import surroundings
 from oodbench.plan import Benchmark, look_up, read_data
 from oodbench.progress import silent
@@ -192,8 +193,11 @@ def main() -> NoReturn:
         except Exception as error:
             found = Answer(error=f"the errand {told.errand.what} raised {described(error)}")
         answered = found.model_copy(update={"messages": messages.taken()}).model_dump_json()
-        taken.write(f"{told.number} {answered}\n")
-        taken.flush()
+        try:
+            taken.write(f"{told.seal} {answered}\n")
+            taken.flush()
+        except OSError:  # a plugin has closed it
+            os._exit(CLOSED)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,8 @@ def _connected(cluster: Cluster) -> "Iterator[Client]":
             "`pip install 'oodbench[dask]'`."
         ) from cause
     # What it says of its own comings and goings is nobody's business here.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if cluster.scheduler is None:
             # The data are in processes of their own, whose memory nobody but the system limits.
@@ -234,12 +235,27 @@ class _Dispatch:
             tell("workers changed", workers=there)
             self._say_who_is_lost(there)
             self._there = there
+        self._follow()
         self._say_if_lonely()
 
     def _say_who_is_lost(self, there: Sequence[str]) -> None:
-        busy = {running.address for running in self._running.values()}
-        for address in sorted(busy.intersection(self._there or ()).difference(there)):
-            logger.warning("the Dask worker %s is gone; what it was at is tried again by another.", address)
+        for address in sorted(set(self._there or ()).difference(there)):
+            lost = [running for running in self._running.values() if running.address == address]
+            if lost:
+                logger.warning("the Dask worker %s is gone; what it was at is tried again by another.", address)
+            for task in chain.from_iterable(running.tasks for running in lost):
+                self._tell_lost(task.errand, "its worker is gone")
+
+    def _follow(self) -> None:
+        """Learn to whom Dask has given what those were at that are gone."""
+        lost = {key: running for key, running in self._running.items() if running.address not in self._slots}
+        if not lost:
+            return
+        for address, keys in self._client.processing().items():  # type: ignore[no-untyped-call]
+            for running in (lost[key] for key in keys if key in lost and address in self._slots):
+                running.address, running.since = address, time.monotonic()
+                for task in running.tasks:
+                    self._tell_start(task.errand, address)
 
     def _job(self, errand: Errand) -> Job:
         return Job(errand.seed, self._benchmark.cells[errand.job])
@@ -354,6 +370,8 @@ class _Dispatch:
         except KilledWorker:  # Dask has tried several workers, and all of them ended
             return self._again(tasks, "every worker that it was given to ended while it was at it", RETRIES + 1)
         except (CancelledError, OSError) as cause:
+            if self._client.status != "running" or "scheduler-connection-lost" in str(cause):
+                raise OSError("it does not answer any more") from cause
             return self._again(tasks, f"its worker was lost: {one_line(cause)}", 1)
         except Exception as cause:
             raise OodbenchError(

@@ -54,12 +54,12 @@ class Message(_Part):
     """What a process is told.
 
     Attributes:
-        number: Stands before its answer.
+        seal: Stands before its answer.
         site: For which run, if that is another one than before.
         errand: What to do.
     """
 
-    number: int
+    seal: str
     site: Site | None
     errand: Errand
 

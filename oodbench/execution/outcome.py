@@ -46,7 +46,7 @@ def _problem(failed: Sequence[SeedFailed], store: Store) -> OodbenchError | None
     sentences = [f"seed {one.seed} has no classifier: {one.error}" for one in failed]
     if store.conflicts:
         sentences.append(
-            f"{len(store.conflicts)} cells gave other scores than their finished records, which are kept: "
+            f"{len(store.conflicts)} of the cells gave other scores than their finished records, which are kept: "
             f"{', '.join(store.conflicts)}."
         )
     return OodbenchError(" ".join(sentences)) if sentences else None

@@ -1,16 +1,26 @@
 """A slot of a Dask worker: its thread passes errands on to a process of its own, which a plugin may bring down."""
 
 import os
+import secrets
+import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+
+import psutil  # type: ignore[import-untyped]
 
 from oodbench.execution.errand import Errand
 
 # Not the plugin, but the system (which has run out of memory) or somebody sends these.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+
+# Exit status of a process that cannot answer, since its files were closed.
+CLOSED = 74
+# Seconds between two looks at a process that does not answer.
+LOOK_S = 1.0
 
 Done = tuple[list[str], str | None]
 """Answers, as JSON, and how the process ended at the next errand, if it did by no doing of the plugin's."""
@@ -36,7 +46,7 @@ class CellProcess:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment
         )
         self._site: str | None = None
-        self._asked = 0
+        self._read = b""
         _processes.append(self)
 
     @property
@@ -54,18 +64,31 @@ class CellProcess:
         assert self._process.stdout is not None
         said = "null" if site == self._site else site
         self._site = site
-        self._asked += 1
-        number = f"{self._asked} ".encode()
+        # What a plugin writes there is no answer, and what comes after it is nobody's.
+        seal = secrets.token_hex(8)
         try:
-            self._process.stdin.write(f'{{"number": {self._asked}, "site": {said}, "errand": {errand}}}\n'.encode())
+            self._process.stdin.write(f'{{"seal": "{seal}", "site": {said}, "errand": {errand}}}\n'.encode())
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            answer = self._line(self._process.stdout.fileno())
         except BrokenPipeError:
             answer = b""
-        # What a plugin writes there is no answer, and what comes after it is nobody's.
-        if not (answer.startswith(number) and answer.endswith(b"\n")):
+        if not answer.startswith(f"{seal} ".encode()):
             raise ProcessEndedError(self.end())
-        return answer.removeprefix(number).decode()
+        return answer.removeprefix(f"{seal} ".encode()).decode()
+
+    def _line(self, stdout: int) -> bytes:
+        """The next line; what there is of it, if the process ends, or stops itself, which a time limit cannot see."""
+        while b"\n" not in self._read:
+            is_there = self.is_there
+            if select.select([stdout], [], [], LOOK_S)[0]:
+                more = os.read(stdout, 1 << 20)
+                if not more:
+                    return b""
+                self._read += more
+            elif not is_there or _is_stopped(self._process.pid):  # though a child may hold its side open
+                return b""
+        line, _, self._read = self._read.partition(b"\n")
+        return line
 
     def end(self) -> int | None:
         """End it, whatever it is doing; its status, or None if it would not end by itself."""
@@ -75,9 +98,11 @@ class CellProcess:
         try:
             return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
             return None
+        finally:
+            with suppress(OSError):  # its children, too, if there are any
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def perform(errands: Sequence[str], site: str) -> Done:
@@ -120,14 +145,21 @@ def end_processes() -> None:
 
 def how(status: int | None) -> str:
     """How a process ended, as a sentence about its plugin."""
-    if status is None:
-        return "it closed the files of its process, or wrote to one that is not its own"
+    if status in (None, CLOSED):
+        return "it stopped its process, closed the files of that, or wrote to one that is not its own"
     if status >= 0:
         return (
             f"it ended its process (exit status {status}), as native code does that is not back when its time limit is "
             "over, or os._exit"
         )
-    return f"it ended its process by {signal.Signals(-status).name}"
+    name = signal.Signals(-status).name if -status in list(signal.Signals) else f"signal {-status}"
+    return f"it ended its process by {name}"
+
+
+def _is_stopped(process: int) -> bool:
+    with suppress(psutil.Error):
+        return bool(psutil.Process(process).status() == psutil.STATUS_STOPPED)
+    return False
 
 
 def _process() -> CellProcess:

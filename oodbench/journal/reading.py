@@ -37,13 +37,13 @@ class Started(_Event):
     datasets: dict[str, str] = {}
     detectors: list[str] = []
     protocols: list[str] = []
-    seeds: list[int]
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]]
     limit: int | None = None
     shard: str | None = None
     rerun: Literal["missing", "failed", "all"] = "failed"
     command: list[str]
     host: str
-    process: int
+    process: Annotated[int, Field(ge=0, lt=2**63)]
 
     @property
     def asked_for(self) -> str:
@@ -55,7 +55,7 @@ class DataRead(_Event):
     """``jobs`` is how many each seed has."""
 
     event: Literal["data read"]
-    jobs: dict[int, int]
+    jobs: dict[int, Annotated[int, Field(ge=0, le=10**9)]]
 
 
 class WorkersChanged(_Event):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,7 +18,7 @@ from oodbench.errors import UsageError
 from oodbench.journal.events import tell
 from oodbench.locks import exclusively
 from oodbench.records.record import Record, ScoresPart
-from oodbench.records.verification import LARGEST_SCORES, InvalidError, parse, path_of
+from oodbench.records.verification import LARGEST_SCORES, InvalidError, parse, path_of, with_scores
 from oodbench.untrusted import UnreadableError, read_limited
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Store:
         """
         other = self._kept(record.cell_id)
         if other is not None and other.status == "ok":
-            if record.status != "ok" or record.scores != other.scores:
+            if not self._has_same_scores(record, other):
                 self.conflicts.append(record.cell_id)
             tell("record confirmed", cell_id=record.cell_id, conflicts=record.cell_id in self.conflicts)
             return other
@@ -143,6 +144,18 @@ class Store:
             logger.warning("the record %s has another cell_id or lacks its scores; its cell is run again.", file)
             return None
         return record
+
+    def _has_same_scores(self, one: Record, other: Record) -> bool:
+        """Whether two records of a cell are of the same scores; their files may hold those of other cells, too."""
+        if one.status != other.status or one.scores == other.scores:
+            return one.status == other.status
+        try:
+            ours, theirs = with_scores(self.out, [one, other])
+        except InvalidError:
+            return False
+        return ours.samples.keys() == theirs.samples.keys() and all(
+            np.array_equal(samples.scores, theirs.samples[name].scores) for name, samples in ours.samples.items()
+        )
 
     def _has(self, scores: ScoresPart) -> bool:
         try:
