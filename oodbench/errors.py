@@ -9,7 +9,7 @@ from oodbench.memory import is_exhausted
 Phase = Literal["load", "evidence", "fit", "score", "evaluate"]
 """Where a cell can fail: its detector is loaded, what it needs is gathered, it learns, scores, and is evaluated."""
 
-MORE_MEMORY = "the memory does not suffice; use a machine with more, or fewer processes on this one."
+MORE_MEMORY = "use a machine with more, or fewer processes on this one."
 
 # Characters of a message that anybody will read.
 LONGEST = 2000
@@ -70,7 +70,9 @@ def blaming(who: str) -> Iterator[None]:
         raise
     except BaseException as cause:
         if is_exhausted(cause):
-            raise OodbenchError(f"{who} raised {described(cause)}: {MORE_MEMORY}") from cause
+            raise OodbenchError(
+                f"{who} raised {described(cause)}: the memory does not suffice; {MORE_MEMORY}"
+            ) from cause
         raise UsageError(f"{who} raised {described(cause)}.") from cause
 
 

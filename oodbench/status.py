@@ -169,14 +169,14 @@ def status(out: Path, now: datetime) -> Status:
     records = _records(files[cell] for cell in cells if cell in files)
     done = {cell for one in shown if one.goes_on for cell in one.done}
     to_do = {cell for plan in plans for cell in plan.cells() if _is_to_do(cell, plan.journal, records, done)}
-    going_on = _Jobs([plan for plan in plans if plan.journal.goes_on], to_do)
-    jobs = _Jobs(plans, to_do)
+    jobs, left = _jobs(plans, to_do)
+    going_on = [plan for plan in plans if plan.journal.goes_on]
     return Status(
         runs=[_run(one, now) for one in shown],
         seeds=list(_seeds(plans, records, to_do)),
-        jobs=jobs.count,
-        jobs_done=jobs.count - jobs.left,
-        left_s=_left([plan.journal for plan in going_on.plans], going_on.left, now),
+        jobs=jobs,
+        jobs_done=jobs - left,
+        left_s=_left([plan.journal for plan in going_on], _jobs(going_on, to_do)[1], now),
         failures=_failures(record for cell, record in records.items() if cell not in to_do),
         other_records=len(files) - len(records),
     )
@@ -213,30 +213,11 @@ def _planned(journal: Journal, every: Sequence[Journal]) -> _Plan:
     )
 
 
-@dataclass(frozen=True)
-class _Jobs:
-    """The jobs of some plans, each once."""
-
-    plans: Sequence[_Plan]
-    to_do: set[CellId]
-
-    @property
-    def _known(self) -> set[Job]:
-        return {job for plan in self.plans for jobs in plan.jobs.values() for job in jobs}
-
-    @property
-    def _unknown(self) -> int:
-        return sum(n for plan in self.plans for n in plan.unknown.values())
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._known) + self._unknown
-
-    @property
-    def left(self) -> int:
-        """How many are to be run."""
-        return sum(not self.to_do.isdisjoint(job) for job in self._known) + self._unknown
+def _jobs(plans: Sequence[_Plan], to_do: set[CellId]) -> tuple[int, int]:
+    """How many jobs some plans have, each counted once, and how many of them are to be run."""
+    known = {job for plan in plans for jobs in plan.jobs.values() for job in jobs}
+    unknown = sum(n for plan in plans for n in plan.unknown.values())
+    return len(known) + unknown, sum(not to_do.isdisjoint(job) for job in known) + unknown
 
 
 def _is_to_do(cell: CellId, journal: Journal, records: Mapping[str, Record], done: set[CellId]) -> bool:

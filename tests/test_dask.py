@@ -165,28 +165,35 @@ def timeless(records):
     return found
 
 
-def test_a_killed_workers_job_is_done_by_another_and_all_records_are_those_of_one_process(plugin, cluster, tmp_path):
-    address, workers, _ = cluster
-    command = [
-        *(sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "--out", tmp_path / "dask", "--limit", 40),
-        *("-d", "patient", "-d", "entropy", "-d", "entropy-meta", "--seed", 0, "--seed", 1),
-        *("--executor", "dask", "--scheduler", address, "--json"),
-    ]
-    started = plugin.with_name("patient.txt")
+def started(plugin, out, *options, **how):
+    """A run of the command line, as soon as the detector ``patient`` waits in it; and where that says so."""
+    log = plugin.with_name("patient.txt")
+    for file in (log, plugin.with_name("go")):
+        file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "--limit", 40]
+    command += ["--out", out, "--executor", "dask", *options]
     run = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=out.parent, **how
     )
     end = time.monotonic() + 120
-    while not started.exists() and run.poll() is None and time.monotonic() < end:
+    while not log.exists() and run.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
+    assert log.exists(), run.communicate()
+    return run, log
+
+
+def test_a_killed_workers_job_is_done_by_another_and_all_records_are_those_of_one_process(plugin, cluster, tmp_path):
+    address, workers, _ = cluster
+    options = ["-d", "entropy", "-d", "entropy-meta", "--seed", 0, "--seed", 1, "--scheduler", address, "--json"]
+    run, log = started(plugin, tmp_path / "dask", *options)
     plugin.with_name("go").touch()
-    killed = int(started.read_text().split()[0])
+    killed = int(log.read_text().split()[0])
     assert killed in [worker.pid for worker in workers], "it runs below a worker"
     os.kill(killed, signal.SIGKILL)
     results, messages = run.communicate(timeout=240)
     assert run.returncode == 0, messages
     # Once more than the two seeds need: by the one that was killed.
-    assert len(started.read_text().split()) >= 3
+    assert len(log.read_text().split()) >= 3
     done = {record["cell_id"]: record for record in json.loads(results)["records"]}
     detectors = ["patient", "entropy", "entropy-meta"]
     serial = timeless(oodbench.run(detectors=detectors, plugins=[plugin], out=tmp_path / "serial", **HOW))
@@ -209,16 +216,8 @@ def test_resources_choose_the_workers(plugin, cluster, tmp_path):
 
 def test_a_run_whose_workers_are_all_lost_says_so_and_goes_on_with_the_next(plugin, cluster, tmp_path):
     address, workers, start_worker = cluster
-    log, out = plugin.with_name("patient.txt"), tmp_path / "out"
-    log.unlink(missing_ok=True)
-    plugin.with_name("go").unlink(missing_ok=True)
-    command = [
-        *(sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "-p", "known", "--seed", 0),
-        *("--limit", 40, "--out", out, "--executor", "dask", "--scheduler", address),
-    ]
-    run = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    )
+    out = tmp_path / "out"
+    run, _ = started(plugin, out, "-p", "known", "--seed", 0, "--scheduler", address)
 
     def wait_for(condition):
         end = time.monotonic() + 120
@@ -228,7 +227,7 @@ def test_a_run_whose_workers_are_all_lost_says_so_and_goes_on_with_the_next(plug
         (found,) = status(out, datetime.now(UTC)).runs
         return found.workers, [doing.worker is None for doing in found.doing]
 
-    assert wait_for(log.exists) == (3, [False])
+    assert wait_for(lambda: True) == (3, [False])
     for worker in workers:
         worker.kill()
     assert wait_for(lambda: status(out, datetime.now(UTC)).runs[0].workers == 0) == (0, [])
@@ -248,15 +247,7 @@ def test_a_run_whose_workers_are_all_lost_says_so_and_goes_on_with_the_next(plug
 
 def test_a_scheduler_that_is_lost_ends_the_run_in_one_sentence(plugin, cluster, tmp_path):
     address, _, _ = cluster
-    log, out = plugin.with_name("patient.txt"), tmp_path / "out"
-    log.unlink(missing_ok=True)
-    plugin.with_name("go").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "-p", "known", "--seed", 0]
-    command += ["--limit", 40, "--out", out, "--executor", "dask", "--scheduler", address]
-    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
-    while not log.exists() and run.poll() is None and time.monotonic() < end:
-        time.sleep(0.1)
+    run, _ = started(plugin, tmp_path / "out", "-p", "known", "--seed", 0, "--scheduler", address)
     scheduler = json.loads((tmp_path / "scheduler.json").read_text())
     port = int(scheduler["address"].rpartition(":")[2])
     (number,) = {
@@ -270,18 +261,9 @@ def test_a_scheduler_that_is_lost_ends_the_run_in_one_sentence(plugin, cluster, 
 
 
 def test_an_interrupt_of_a_terminal_is_one_sentence(plugin, tmp_path):
-    log = plugin.with_name("patient.txt")
-    log.unlink(missing_ok=True)
-    plugin.with_name("go").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "oodbench", "run", "--plugin", plugin, "-d", "patient", "-p", "known"]
-    command += ["--seed", 0, "--limit", 40, "--out", tmp_path, "--executor", "dask", "--workers", 2]
     # A terminal sends it to the run and to whatever that has started.
-    run = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    end = time.monotonic() + 120
-    while not log.exists() and run.poll() is None and time.monotonic() < end:
-        time.sleep(0.1)
+    options = ["-p", "known", "--seed", 0, "--workers", 2]
+    run, _ = started(plugin, tmp_path / "out", *options, start_new_session=True)
     os.killpg(run.pid, signal.SIGINT)
     _, messages = run.communicate(timeout=60)
     assert run.returncode == 130

@@ -112,7 +112,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if not is_exhausted(error):
             raise
-        click.echo(f"oodbench: {MORE_MEMORY} What was finished is kept.", err=True)
+        click.echo(f"oodbench: the memory does not suffice; {MORE_MEMORY} What was finished is kept.", err=True)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
 

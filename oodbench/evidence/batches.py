@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.errors import OodbenchError
+from oodbench.errors import MORE_MEMORY, OodbenchError
 from oodbench.memory import is_exhausted
 
 T = TypeVar("T")
@@ -47,8 +47,7 @@ def halving(batch: int, what: str, take: Callable[[int], T]) -> tuple[T, int]:
                 raise
             if batch == 1:
                 raise OodbenchError(
-                    f"the memory does not suffice for the {what} of a single image; use a machine with more, or fewer "
-                    "processes on this one."
+                    f"the memory does not suffice for the {what} of a single image; {MORE_MEMORY}"
                 ) from None
         # Outside of the handler, whose exception holds on to what the failed batches have taken.
         batch //= 2

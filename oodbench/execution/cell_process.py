@@ -19,8 +19,7 @@ from oodbench import isolation
 from oodbench.cells import Cell, drafts, run_cell
 from oodbench.detectors.selection import Broken
 from oodbench.errors import OodbenchError, UsageError, described, one_line
-from oodbench.execution.errand import Answer, Errand, Message, Site
-from oodbench.execution.slot import CLOSED
+from oodbench.execution.errand import CLOSED, Answer, Errand, Message, Site
 from oodbench.execution.surroundings import surroundings
 from oodbench.plan import Benchmark, look_up, read_data
 from oodbench.progress import silent

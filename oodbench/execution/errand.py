@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from oodbench.execution.asked import Asked
 from oodbench.records.record import ScoresPart
 
+# Exit status of a process that cannot answer, since its files were closed.
+CLOSED = 74
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

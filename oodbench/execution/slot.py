@@ -12,13 +12,11 @@ from contextlib import suppress
 
 import psutil  # type: ignore[import-untyped]
 
-from oodbench.execution.errand import Errand
+from oodbench.execution.errand import CLOSED, Errand
 
 # Not the plugin, but the system (which has run out of memory) or somebody sends these.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
-# Exit status of a process that cannot answer, since its files were closed.
-CLOSED = 74
 # Seconds between two looks at a process that does not answer.
 LOOK_S = 1.0
 
@@ -77,17 +75,18 @@ class CellProcess:
         return answer.removeprefix(f"{seal} ".encode()).decode()
 
     def _line(self, stdout: int) -> bytes:
-        """The next line; what there is of it, if the process ends, or stops itself, which a time limit cannot see."""
-        while b"\n" not in self._read:
+        """The next line; nothing, if the process ends, or stops itself, which a time limit cannot see."""
+        parts = [self._read]
+        while b"\n" not in parts[-1]:
             is_there = self.is_there
             if select.select([stdout], [], [], LOOK_S)[0]:
                 more = os.read(stdout, 1 << 20)
                 if not more:
                     return b""
-                self._read += more
+                parts.append(more)
             elif not is_there or _is_stopped(self._process.pid):  # though a child may hold its side open
                 return b""
-        line, _, self._read = self._read.partition(b"\n")
+        line, _, self._read = b"".join(parts).partition(b"\n")
         return line
 
     def end(self) -> int | None:

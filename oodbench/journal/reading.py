@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from oodbench.journal.writing import FOLDER, is_going_on
+from oodbench.journal.writing import FOLDER, has_process
 from oodbench.untrusted import MIB, UnreadableError, read_limited
 
 LARGEST = 1024 * MIB
@@ -132,13 +132,13 @@ class Journal:
 
     Attributes:
         file: Where they are.
-        goes_on: Whether the run has not ended, in whatever way.
+        is_locked: Whether its process was there when it was read.
         start: The first one.
         events: All of them, the first included.
     """
 
     file: Path
-    goes_on: bool
+    is_locked: bool
     start: Started
     events: Sequence[Event]
 
@@ -146,6 +146,11 @@ class Journal:
     def end(self) -> Ended | None:
         """The last event of a run that was not killed."""
         return next((one for one in reversed(self.events) if isinstance(one, Ended)), None)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run has not ended, in whatever way."""
+        return self.is_locked and self.end is None
 
     @cached_property
     def job_counts(self) -> dict[int, int]:
@@ -173,11 +178,10 @@ def journals(out: Path) -> list[Journal]:
     """The journals in a results folder, the oldest first."""
     found = []
     for file in sorted((out / FOLDER).glob("*.jsonl")):
-        goes_on = is_going_on(file)  # before it is read: it may end meanwhile
+        is_locked = has_process(file)  # before it is read: it may end meanwhile
         events = list(_events(file))
         if events and isinstance(events[0], Started):
-            has_ended = any(isinstance(one, Ended) for one in events)
-            found.append(Journal(file, goes_on and not has_ended, events[0], events))
+            found.append(Journal(file, is_locked, events[0], events))
     return found
 
 

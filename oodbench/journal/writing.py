@@ -69,8 +69,8 @@ def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  
             tell("run ended", **how, seconds=round(time.monotonic() - start, 3))
 
 
-def is_going_on(journal: Path) -> bool:
-    """Whether the run of a journal has not ended, in whatever way."""
+def has_process(journal: Path) -> bool:
+    """Whether the process that writes a journal is still there."""
     return is_held(journal.with_suffix(".lock"))
 
 
