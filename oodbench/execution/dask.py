@@ -370,7 +370,7 @@ class _Dispatch:
         except KilledWorker:  # Dask has tried several workers, and all of them ended
             return self._again(tasks, "every worker that it was given to ended while it was at it", RETRIES + 1)
         except (CancelledError, OSError) as cause:
-            if self._client.status != "running" or "scheduler-connection-lost" in str(cause):
+            if self._client.status != "running":
                 raise OSError("it does not answer any more") from cause
             return self._again(tasks, f"its worker was lost: {one_line(cause)}", 1)
         except Exception as cause:
