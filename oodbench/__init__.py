@@ -1,10 +1,13 @@
-"""oodbench: which out-of-distribution detector to trust, on which unknowns, and how surely."""
+"""oodbench: which out-of-distribution detector to trust, on which unknowns, and how surely.
+
+The names below are all that users need of the package, beside ``oodbench.gradients``, ``oodbench.evidence`` and
+``oodbench.testing``; ``CONTRIBUTING.md`` has the map of the rooms behind them.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oodbench.benchmark import run as run
     from oodbench.datasets.adapter import Card as Card
     from oodbench.datasets.adapter import DataMissingError as DataMissingError
     from oodbench.datasets.adapter import LazyImages as LazyImages
@@ -15,11 +18,20 @@ if TYPE_CHECKING:
     from oodbench.errors import CellSkippedError as CellSkippedError
     from oodbench.errors import OodbenchError as OodbenchError
     from oodbench.errors import UsageError as UsageError
+    from oodbench.evidence.evidence import Evidence as Evidence
+    from oodbench.execution.run import run as run
     from oodbench.protocols.case import Case as Case
+    from oodbench.records.reading import Results as Results
+    from oodbench.records.reading import read_results as read_results
+    from oodbench.records.record import Record as Record
 
 # Loaded on first use, so that `import oodbench` loads no torch.
 _PUBLIC = {
-    "run": "oodbench.benchmark",
+    "run": "oodbench.execution.run",
+    "read_results": "oodbench.records.reading",
+    "Results": "oodbench.records.reading",
+    "Record": "oodbench.records.record",
+    "Evidence": "oodbench.evidence.evidence",
     "detector": "oodbench.detectors.plugin",
     "dataset": "oodbench.datasets.adapter",
     "Card": "oodbench.datasets.adapter",
@@ -37,13 +49,17 @@ __all__ = [
     "Case",
     "CellSkippedError",
     "DataMissingError",
+    "Evidence",
     "LazyImages",
     "OodbenchError",
     "Pool",
+    "Record",
     "Request",
+    "Results",
     "UsageError",
     "dataset",
     "detector",
+    "read_results",
     "run",
 ]
 

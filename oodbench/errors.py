@@ -1,45 +1,43 @@
-"""Errors that end in one sentence for the user, each with the exit status of its kind."""
+"""Errors that are shown to the user as a single sentence, each with the exit status of its kind."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from oodbench.memory import is_exhausted
-
 Phase = Literal["load", "evidence", "fit", "score", "evaluate"]
-"""Where a cell can fail: its detector is loaded, what it needs is gathered, it learns, scores, and is evaluated."""
+"""The phases of a cell, in any of which it can fail: load the detector, gather its evidence, fit, score, evaluate."""
 
 MORE_MEMORY = "use a machine with more, or fewer processes on this one."
 
-# Characters of a message that anybody will read.
+# Longest message that is shown, in characters; the rest is cut off.
 LONGEST = 2000
 
 
 class Stop(BaseException):
-    """Raised inside a plugin to end it; no Exception, so that its own handlers let it pass."""
+    """Raised inside a plugin to end it; not an Exception, so that ``except Exception`` in the plugin lets it pass."""
 
 
-# What is raised from outside a plugin, and is no failure of it. Whatever else comes out of one is.
+# Exceptions that reach a plugin from outside. They are not its failure; any other exception is.
 FROM_OUTSIDE = (Stop, KeyboardInterrupt)
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line that any terminal and file can take, whatever a plugin wrote."""
+    """The message of an exception as a single printable line, safe for any terminal and file."""
     try:
         text = " ".join(str(error).split())
     except FROM_OUTSIDE:
         raise
-    except BaseException:  # an exception of a plugin's may do anything when it is printed
+    except BaseException:  # a plugin's own exception class may fail in __str__
         return "(it cannot be printed)"
     shown = printable(text)
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text without what moves a terminal's cursor, turns the direction of writing, or is no character.
+    """The text with unprintable characters replaced, such as control characters, direction marks and surrogates.
 
     Args:
-        text: Whatever a plugin or a file said.
+        text: Text of a plugin or a file.
         keep: Characters that may stay, such as a line feed.
     """
     return "".join(
@@ -48,21 +46,31 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def described(error: BaseException) -> str:
-    """The exception's type and what it says: ``ValueError: no luck``."""
+    """The exception's type and message: ``ValueError: no luck``."""
     said = one_line(error)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an exception means out of memory, on the CPU or on a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    # Torch has no exception type for this on the CPU, and raises a subclass of RuntimeError on a GPU.
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "out of memory", "could not create a primitive")
+    )
+
+
 @contextmanager
 def blaming(who: str) -> Iterator[None]:
-    """Inside, whatever a plugin raises becomes a sentence about it, such as: the classifier cnn raised ValueError.
+    """Turn exceptions of a plugin, inside the context, into a sentence: "the classifier cnn raised ValueError".
 
     Args:
         who: The beginning of the sentence.
 
     Raises:
-        UsageError: It raised something that is no sentence of ours yet.
-        OodbenchError: There is no more memory, for which nobody is to blame.
+        UsageError: The plugin raised something other than an OodbenchError.
+        OodbenchError: The memory does not suffice.
     """
     try:
         yield
@@ -77,30 +85,30 @@ def blaming(who: str) -> Iterator[None]:
 
 
 class OodbenchError(Exception):
-    """A mistake or a failure that is told in one sentence, without traceback."""
+    """A mistake or a failure that the user is told in a single sentence, without traceback."""
 
     exit_status = 1
 
 
 class UsageError(OodbenchError):
-    """What the user asked for cannot be meant: an unknown name, a broken file, a leak."""
+    """The request of the user is invalid: an unknown name, a broken file, a data leak."""
 
     exit_status = 2
 
 
 class UnusableNameError(UsageError):
-    """A name that nothing can be loaded by: it is no name, or several plugins have it."""
+    """A plugin name that cannot be used: it is malformed, or several plugins have it."""
 
 
 class LeakError(UsageError):
-    """Samples that a detector or the classifier was fitted on would be tested on."""
+    """A detector would be tested on samples that it or the classifier was fitted on."""
 
 
 class MissingPrerequisiteError(OodbenchError):
-    """Data, a plugin or an optional package that has to be there first is not."""
+    """Missing data, a missing plugin or a missing optional package."""
 
     exit_status = 3
 
 
 class CellSkippedError(Exception):
-    """Raised by a detector that cannot work on what it is given, with the reason; its cell is then skipped."""
+    """Raised by a detector that cannot work on these samples or this classifier; its cell is skipped."""

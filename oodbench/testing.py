@@ -1,4 +1,4 @@
-"""For the tests of plugin packages: every check of the conformance kit as a test of its own.
+"""Runs every check of the conformance kit as a test of its own, in the tests of plugin packages.
 
 from oodbench.testing import parametrize_with_checks
 
@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from oodbench.conformance.check import Check, NotApplicableError
-from oodbench.conformance.kit import Subject, checks_of, subject_of
+from oodbench.conformance.kit import CheckedPlugin, checked_plugin, checks_of
 from oodbench.errors import CellSkippedError, one_line
-from oodbench.threads import single_threaded
+from oodbench.machine.threads import single_threaded
 
 __all__ = ["parametrize_with_checks"]
 
 
 @dataclass
 class _Plugin:
-    """A plugin and what all its checks share."""
+    """A plugin, loaded once for all its checks."""
 
     plugin: Any
     name: str = field(init=False)
@@ -33,8 +33,8 @@ class _Plugin:
         self.name = self.plugin if isinstance(self.plugin, str) else self.plugin.name
 
     @cached_property
-    def subject(self) -> Subject:
-        return subject_of(self.plugin)
+    def checked(self) -> CheckedPlugin:
+        return checked_plugin(self.plugin)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Runner:
         """Fail the test where the promise is broken; skip it where the check does not apply."""
         try:
             with single_threaded():
-                self.check.function(plugin.subject)
+                self.check.function(plugin.checked)
         except (NotApplicableError, CellSkippedError) as reason:
             pytest.skip(one_line(reason))
 
@@ -58,10 +58,10 @@ def parametrize_with_checks(plugins: Sequence[object]) -> Callable[[Callable[...
     Args:
         plugins: Detectors and data sets: what their decorators returned, or registered names with parameters.
     """
-    held = [_Plugin(plugin) for plugin in plugins]
+    held_plugins = [_Plugin(plugin) for plugin in plugins]
     cases = [
-        pytest.param(one, _Runner(check), id=f"{one.name}: {check.name}")
-        for one in held
-        for check in checks_of(one.subject)
+        pytest.param(held_plugin, _Runner(check), id=f"{held_plugin.name}: {check.name}")
+        for held_plugin in held_plugins
+        for check in checks_of(held_plugin.checked)
     ]
     return pytest.mark.parametrize(("plugin", "check"), cases)

@@ -1,11 +1,15 @@
-"""What all tests share: one thread, a cache of their own, the real data where it is there, no plugins left behind."""
+"""What all tests share: one thread, a cache of their own, real data where they are there, no plugins left behind."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded: two processes that train side by side would otherwise spin at each other's expense.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
-import torch._inductor.config  # reads what is installed: once, before tests install what is broken
+import torch._inductor.config
 
 from oodbench import registry
 
@@ -34,10 +38,8 @@ def real_data() -> Path:
 @pytest.fixture(autouse=True)
 def plugins_are_forgotten():
     """Plugins that a test declares are gone after it."""
-    before = dict(registry._declared_here)
-    yield
-    registry._declared_here.clear()
-    registry._declared_here.update(before)
+    with registry.scoped():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter):

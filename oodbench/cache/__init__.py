@@ -1,1 +1,4 @@
-"""Trained weights and evidence on disk, by content, so that nothing is computed twice or taken for something else."""
+"""The cache: trained weights and evidence, keyed by all that decides their values, so that nothing is computed twice.
+
+This room must not know what the tensors mean.
+"""

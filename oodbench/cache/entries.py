@@ -1,36 +1,64 @@
-"""An entry of the cache: read if it is there, and otherwise made by one process while others wait for it."""
+"""Entries of the cache: read if they exist, else made by a single process while others wait."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 from oodbench.cache.tensor_files import Kept, read_tensors, write_tensors
-from oodbench.locks import exclusively
+from oodbench.files.locks import exclusively
 
-KINDS = ("weights", "evidence")
+Kind = Literal["weights", "evidence"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def kept_or_made(cache: Path, kind: str, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
-    """The tensors and metadata that belong to an identity.
+class Cache(Protocol):
+    """Keeps tensors that are costly to compute."""
 
-    Args:
-        cache: The cache folder.
-        kind: One of ``KINDS``.
-        identity: All that decides their values, as JSON has it.
-        make: Computes them.
+    def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+        """The tensors and metadata of an identity, read from the cache or else computed and kept.
 
-    Raises:
-        OodbenchError: They cannot be kept.
+        Args:
+            kind: Kind of the entry.
+            identity: All that decides the values, as JSON values.
+            make: Computes the tensors and metadata.
+
+        Raises:
+            OodbenchError: The entry cannot be written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DiskCache:
+    """Keeps each entry in a file, named by the hash of its identity; all processes share the files.
+
+    Attributes:
+        folder: The cache folder.
     """
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    file = cache / kind / f"{key}.safetensors"
-    kept = read_tensors(file)
-    if kept is None:
-        with exclusively(file.with_suffix(".lock")):
-            kept = read_tensors(file)  # somebody else may have made it meanwhile
-            if kept is None:
-                kept = make()
-                write_tensors(file, *kept)
-    return kept
+
+    folder: Path
+
+    def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+        """As ``Cache.kept_or_made``; waits for an entry that another process is making."""
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        file = self.folder / kind / f"{key}.safetensors"
+        kept = read_tensors(file)
+        if kept is None:
+            with exclusively(file.with_suffix(".lock")):
+                kept = read_tensors(file)  # another process may have made it meanwhile
+                if kept is None:
+                    kept = make()
+                    write_tensors(file, *kept)
+        return kept
+
+
+@dataclass(frozen=True)
+class NoCache:
+    """Keeps nothing; for entries that are not worth a file."""
+
+    def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+        """Compute the entry."""
+        return make()

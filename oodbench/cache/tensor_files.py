@@ -1,4 +1,4 @@
-"""Tensors on disk that are whole, unchanged and what they say they are, or else discarded."""
+"""Files of tensors whose content is verified on reading; damaged files are discarded."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from oodbench.atomic import write_atomically
+from oodbench.files.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ Kept = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def content_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of names, shapes, types and values, whatever file they came from."""
+    """Hash of names, shapes, types and values; independent of the file format."""
     content = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -30,7 +30,7 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors with a hash of them, of their metadata and of the file's name.
+    """Write tensors and metadata, with a hash of both and of the file's name.
 
     Raises:
         OodbenchError: The file cannot be written.
@@ -41,26 +41,26 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(file: Path) -> Kept | None:
-    """The tensors and their metadata; None if the file is not there, or damaged and therefore discarded."""
+    """Read tensors and metadata; None if the file is missing, or damaged and therefore discarded."""
     if not file.exists():
         return None
-    found = verified(file)
-    if not isinstance(found, str):
-        with suppress(OSError):  # when it was last used decides what is kept
+    content = verified(file)
+    if not isinstance(content, str):
+        with suppress(OSError):  # the time of last use decides which entries are kept
             os.utime(file)
-        return found
-    logger.warning("the cache entry %s is damaged (%s) and is made anew.", file, found)
+        return content
+    logger.warning("the cache entry %s is damaged (%s) and is made anew.", file, content)
     with suppress(OSError):
         file.unlink()
     return None
 
 
 def verified(file: Path) -> Kept | str:
-    """The tensors and their metadata, or what is wrong with the file."""
+    """The tensors and metadata of a file, or a message if the file is damaged."""
     try:
         with safe_open(file, framework="pt") as kept:
             metadata = dict(kept.metadata() or {})
-            # In memory of their own, so that whatever becomes of the file changes nothing.
+            # Copied, so that later changes of the file do not matter.
             tensors = {name: kept.get_tensor(name).clone() for name in kept.keys()}  # noqa: SIM118 - not a mapping
         written = metadata.pop("sha256", None) == _seal(file, tensors, metadata)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as cause:

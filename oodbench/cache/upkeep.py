@@ -1,13 +1,13 @@
-"""What the cache holds, whether it is whole, and what may go."""
+"""Upkeep of the cache: list, verify and remove entries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oodbench.atomic import remove_orphans
 from oodbench.cache.entries import KINDS
 from oodbench.cache.tensor_files import verified
-from oodbench.progress import Track
+from oodbench.files.atomic import remove_orphans
+from oodbench.machine.progress import Track
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class CacheEntry:
     """A file of the cache.
 
     Attributes:
-        kind: What it holds.
+        kind: Kind of the entry.
         file: The file.
-        size: Bytes.
-        used: When it was last written or read, in seconds since 1970.
+        size: Size in bytes.
+        used: Time of the last write or read, in seconds since 1970.
     """
 
     kind: str
@@ -33,24 +33,27 @@ def cache_entries(cache: Path) -> list[CacheEntry]:
 
 
 def discard_damaged(entries: Sequence[CacheEntry], track: Track) -> list[tuple[CacheEntry, str]]:
-    """Read entries, and remove those that are not what was written.
+    """Verify entries, and remove the damaged ones.
 
     Returns:
-        The damaged ones, with what is wrong with each.
+        The damaged entries, with a message for each.
     """
     damaged = []
     for entry in track(entries, len(entries), "verifying the cache"):
-        found = verified(entry.file)
-        if isinstance(found, str) and entry.file.exists():
+        content = verified(entry.file)
+        if isinstance(content, str) and entry.file.exists():
             entry.file.unlink(missing_ok=True)
-            damaged.append((entry, found))
+            damaged.append((entry, content))
     return damaged
 
 
 def shrink(cache: Path, max_size: int) -> list[CacheEntry]:
-    """Remove entries until the others take at most so many bytes, the least recently used first.
+    """Remove the least recently used entries until the rest takes at most ``max_size`` bytes.
 
-    Whatever is removed is made anew when it is needed; a run that is using it has it in memory.
+    A removed entry is made anew when it is needed; a run that is using it has it in memory.
+
+    Returns:
+        The removed entries.
     """
     for kind in KINDS:
         remove_orphans(cache / kind)
@@ -70,6 +73,6 @@ def _of_kind(cache: Path, kind: str) -> Iterator[CacheEntry]:
     for file in (cache / kind).glob("*.safetensors"):
         try:
             status = file.stat()
-        except FileNotFoundError:  # removed by somebody else meanwhile
+        except FileNotFoundError:  # removed by another process meanwhile
             continue
         yield CacheEntry(kind, file, status.st_size, status.st_mtime)

@@ -1,1 +1,4 @@
-"""Classifiers: built by plugins, trained once per suite and seed, kept by content."""
+"""Classifiers: looked up by name, built, trained or loaded with weights, and split into encoder, last layer and head.
+
+This room must not know detectors or evidence.
+"""

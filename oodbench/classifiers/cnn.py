@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class CNN(nn.Module):
-    """See ``cnn``."""
+    """Three 3×3 convolutions and two dense layers, built by ``cnn``."""
 
     def __init__(self, channels: int, size: int, classes: int) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ def cnn(channels: int, size: int, classes: int) -> nn.Module:
     """Three 3×3 convolutions and two dense layers with leaky ReLU, pooling and dropout; about 100,000 weights.
 
     In the spirit of the network of Oberdiek, Rottmann, Gottschalk 2018 (arXiv 1805.08440). The exact architecture is
-    not in the paper's abstract, the only text of it that was at hand: widths and pooling are ours.
+    not in the paper's abstract, the only text of it that was available: widths and pooling are our choice.
 
     Args:
-        channels: Channels of the images.
-        size: Their height and width, at least 8.
+        channels: Number of channels of the images.
+        size: Height and width of the images, at least 8.
         classes: Number of known classes.
     """
     return CNN(channels, size, classes)

@@ -6,15 +6,19 @@ from importlib.metadata import version
 
 from torch import nn
 
-from oodbench.classifiers.blueprint import Blueprint
+from oodbench.classifiers.spec import ClassifierSpec
 from oodbench.errors import MissingPrerequisiteError, UsageError
 
 
-def torchvision(model: str, channels: int) -> Blueprint:
+def torchvision(model: str, channels: int) -> ClassifierSpec:
     """A classifier of ``torchvision.models``.
 
+    Args:
+        model: Name of the model.
+        channels: Number of channels of the images, which has to be 3.
+
     Raises:
-        UsageError: There is none of that name, or the images are grey.
+        UsageError: There is no model of that name, or the images are grey.
     """
     from torchvision import models
 
@@ -31,18 +35,22 @@ def torchvision(model: str, channels: int) -> Blueprint:
         weights = models.get_model_weights(model).DEFAULT
         _check_classes(name, len(weights.meta["categories"]), classes)
         network = build(channels, size, classes)
-        # As the model's own function does, but for tensors alone.
+        # As the model's own function, but with weights_only.
         network.load_state_dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
         return network
 
-    return Blueprint(name, build, (name, "torchvision", version("torchvision")), pretrained=pretrained)
+    return ClassifierSpec(name, build, (name, "torchvision", version("torchvision")), pretrained=pretrained)
 
 
-def timm(model: str, channels: int) -> Blueprint:
+def timm(model: str, channels: int) -> ClassifierSpec:
     """A classifier of timm.
 
+    Args:
+        model: Name of the model, maybe with a tag of pretrained weights.
+        channels: Number of channels of the images.
+
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no model of that name.
         MissingPrerequisiteError: timm is not installed.
     """
     name = f"timm:{model}"
@@ -59,25 +67,25 @@ def timm(model: str, channels: int) -> Blueprint:
         return library.create_model(model, pretrained=False, num_classes=classes, in_chans=channels)
 
     def pretrained(channels: int, size: int, classes: int) -> nn.Module:
-        known = library.get_pretrained_cfg(model)
-        if known is None or not known.has_weights:
+        config = library.get_pretrained_cfg(model)
+        if config is None or not config.has_weights:
             raise UsageError(f"timm has no pretrained weights for the classifier {name}; give a file of weights.")
-        _check_classes(name, known.num_classes, classes)
+        _check_classes(name, config.num_classes, classes)
         return library.create_model(model, pretrained=True, in_chans=channels)
 
-    return Blueprint(name, build, (name, "timm", version("timm")), pretrained=pretrained)
+    return ClassifierSpec(name, build, (name, "timm", version("timm")), pretrained=pretrained)
 
 
-def _check_name(name: str, model: str, known: Sequence[str]) -> None:
-    if model not in known:
-        close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+def _check_name(name: str, model: str, offered: Sequence[str]) -> None:
+    if model not in offered:
+        close = difflib.get_close_matches(model, offered, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "see its documentation."
         raise UsageError(f"there is no classifier {name}; {hint}")
 
 
-def _check_classes(name: str, found: int, classes: int) -> None:
-    if found != classes:
+def _check_classes(name: str, pretrained: int, classes: int) -> None:
+    if pretrained != classes:
         raise UsageError(
-            f"the pretrained weights of the classifier {name} are for {found} classes and the known set has "
+            f"the pretrained weights of the classifier {name} are for {pretrained} classes and the known set has "
             f"{classes}; train it on the known set, or give a file of weights."
         )

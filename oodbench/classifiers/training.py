@@ -1,4 +1,4 @@
-"""Training: the same weights for the same data, hyper-parameters and seed, whatever else the machine does."""
+"""Training of classifiers, reproducible: the same data, hyper-parameters and seed give the same weights."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oodbench.progress import Track
-from oodbench.suites.suite import Training
-from oodbench.threads import operator_threads
+from oodbench.machine.progress import Track
+from oodbench.machine.threads import operator_threads
+from oodbench.suites.schema import Training
 
-# Fixed, since sums over a batch depend on the number of threads they are spread over.
+# Fixed, since the rounding of sums over a batch depends on the number of threads.
 THREADS = 2
 
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each channel, of values from 0 to 1."""
+"""Mean and standard deviation of each channel, for values from 0 to 1."""
 
 
 def to_input(images: Tensor, normalisation: Normalisation | None = None) -> Tensor:
-    """uint8 images (N, C, H, W) to float32 from 0 to 1, as classifiers get them; normalised if they want that."""
+    """Convert uint8 images (N, C, H, W) to float32 from 0 to 1, the classifier's input, and normalise them if asked."""
     values = images.float() / 255
     if normalisation is None:
         return values
-    mean, std = (torch.tensor(one)[:, None, None] for one in normalisation)
+    mean, std = (torch.tensor(channels)[:, None, None] for channels in normalisation)
     return (values - mean) / std
 
 
@@ -36,16 +36,16 @@ def train(
     track: Track,
     normalisation: Normalisation | None = None,
 ) -> nn.Module:
-    """Minimise the cross-entropy by AdamW with a one-cycle learning rate.
+    """Minimise the cross-entropy by AdamW with a 1cycle learning rate schedule.
 
     Args:
         build: Makes the untrained network.
         images: uint8 (N, C, H, W).
         labels: int64 (N,).
         settings: Hyper-parameters.
-        seed: Of the initial weights, of dropout, and of the order of the samples.
+        seed: Seed of the initial weights, of dropout and of the order of the samples.
         track: Shows progress.
-        normalisation: Of the images, if the network wants one.
+        normalisation: Mean and standard deviation of each channel; None for no normalisation.
 
     Returns:
         The network in eval mode.
@@ -61,8 +61,8 @@ def train(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=settings.learning_rate, total_steps=max(2, settings.epochs * steps)
         )
-        plan = (order for _ in range(settings.epochs) for order in torch.split(torch.randperm(n), batch))
-        for chosen in track(plan, settings.epochs * steps, f"training, seed {seed}"):
+        batches = (indices for _ in range(settings.epochs) for indices in torch.split(torch.randperm(n), batch))
+        for chosen in track(batches, settings.epochs * steps, f"training, seed {seed}"):
             loss = F.cross_entropy(network(to_input(images[chosen], normalisation)), labels[chosen])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Weights from a user's file, without running any code that might be in it."""
+"""Reads weights from a user's file, without running code that may be in it."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ _ENDINGS = (".safetensors", ".pt", ".pth")
 
 
 def weights_file(weights: str, seed: int) -> Path:
-    """The file that has the weights of one training.
+    """The file with the weights for a seed.
 
     Args:
-        weights: The file; ``{seed}`` in it stands for the seed.
-        seed: Seed of the training.
+        weights: Name of the file, in which ``{seed}`` stands for the seed.
+        seed: Seed of the classifier's training.
 
     Raises:
-        UsageError: It is of no type that can be read.
-        MissingPrerequisiteError: It is not there.
+        UsageError: Its type cannot be read.
+        MissingPrerequisiteError: The file is missing.
     """
     file = Path(weights.replace("{seed}", str(seed))).expanduser()
     if file.suffix not in _ENDINGS:
@@ -34,10 +34,10 @@ def weights_file(weights: str, seed: int) -> Path:
 
 
 def load_weights(network: nn.Module, file: Path, classes: int) -> None:
-    """Put the weights of a file into a network.
+    """Load the weights in a file into a network.
 
     Raises:
-        UsageError: The file cannot be read, or its weights are not those of such a network.
+        UsageError: The file cannot be read, or its weights do not fit the network or are not finite.
     """
     weights = _read(file)
     own = network.state_dict()
@@ -48,7 +48,7 @@ def load_weights(network: nn.Module, file: Path, classes: int) -> None:
                 f"for {classes} known classes."
             )
     if not hasattr(weights, "_metadata"):
-        # The versions of its modules, which a safetensors file cannot hold: take the network's own.
+        # A safetensors file cannot hold the versions of modules (``_metadata``): take those of the network.
         own.clear()
         own.update(weights)
         weights = own
@@ -65,7 +65,7 @@ def load_weights(network: nn.Module, file: Path, classes: int) -> None:
 def _read(file: Path) -> Mapping[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):
-            found: Any = (
+            content: Any = (
                 load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
             )
     except Exception as cause:  # torch raises half a dozen kinds, with advice to trust the file
@@ -75,15 +75,15 @@ def _read(file: Path) -> Mapping[str, Tensor]:
             else "tensors alone, as torch.save(network.state_dict(), FILE) writes them"
         )
         raise UsageError(f"the weights {file} cannot be read; expected {expected}.") from cause
-    if not isinstance(found, Mapping):
-        raise UsageError(f"the weights {file} are a {type(found).__name__}; expected a state dict, tensors by name.")
-    strange = [name for name, value in found.items() if not isinstance(value, Tensor)]
+    if not isinstance(content, Mapping):
+        raise UsageError(f"the weights {file} are a {type(content).__name__}; expected a state dict, tensors by name.")
+    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if strange:
         raise UsageError(
-            f"the weights {file} hold {_some([str(name) for name in found])}, of which {strange[0]} is no tensor; "
+            f"the weights {file} hold {_some([str(name) for name in content])}, of which {strange[0]} is no tensor; "
             "expected a state dict alone, tensors by name."
         )
-    return found
+    return content
 
 
 def _some(names: list[str]) -> str:

@@ -14,8 +14,7 @@ from typing import NoReturn, TextIO
 import click
 
 from oodbench.cli.output import safe_stdout
-from oodbench.errors import MORE_MEMORY, OodbenchError, one_line
-from oodbench.memory import is_exhausted
+from oodbench.errors import MORE_MEMORY, OodbenchError, is_exhausted, one_line
 
 VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
@@ -70,7 +69,7 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """The process ``oodbench``, which ends with its verb, whatever plugins leave behind.
+    """Entry point of the command ``oodbench``; the process ends with its verb, whatever plugins leave behind.
 
     Exit handlers run, but what they print goes to stderr; threads are not waited for.
     """
@@ -118,7 +117,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """What is being written is finished or removed first, unless the user insists."""
+    """Raise KeyboardInterrupt, so that files are finished or removed first; a second interrupt ends at once."""
     signal.signal(signal.SIGINT, _end_at_once)
     raise KeyboardInterrupt
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from oodbench.evidence.cost import Cost, Report
+    from oodbench.bench.measure import Cost, Report
 
 HEADER = ["", "ms per image", "× forward + backward", "peak MiB", ""]
 
@@ -24,8 +24,8 @@ def command(models: tuple[str, ...], batch: int | None, as_json: bool, markdown:
 
     Takes some minutes: all candidates run in turn, the best of five each, three times.
     """
+    from oodbench.bench.measure import NETWORKS, measure
     from oodbench.cli.terminal import progress
-    from oodbench.evidence.cost import NETWORKS, measure
 
     reports = []
     for name in models or tuple(NETWORKS):

@@ -38,7 +38,7 @@ def status(as_json: bool) -> None:
     from oodbench.cache.entries import KINDS
     from oodbench.cache.upkeep import cache_entries
     from oodbench.cli.terminal import print_table, stdout
-    from oodbench.folders import cache_folder
+    from oodbench.files.folders import cache_folder
 
     entries = cache_entries(cache_folder())
     rows = [_summary(kind, [entry for entry in entries if entry.kind == kind]) for kind in KINDS]
@@ -54,7 +54,7 @@ def verify() -> int:
     """Read every entry; name and remove those that are damaged. Exit status 1 if there were any."""
     from oodbench.cache.upkeep import cache_entries, discard_damaged
     from oodbench.cli.terminal import progress
-    from oodbench.folders import cache_folder
+    from oodbench.files.folders import cache_folder
 
     entries = cache_entries(cache_folder())
     with progress() as track:
@@ -70,7 +70,7 @@ def verify() -> int:
 def gc(max_size: int) -> None:
     """Remove the least recently used entries until the others take at most --max-size."""
     from oodbench.cache.upkeep import cache_entries, shrink
-    from oodbench.folders import cache_folder
+    from oodbench.files.folders import cache_folder
 
     removed = shrink(cache_folder(), max_size)
     left = cache_entries(cache_folder())
@@ -81,7 +81,7 @@ def gc(max_size: int) -> None:
 
 
 def size(count: int) -> str:
-    """Bytes as people say them."""
+    """A number of bytes as text, with a unit."""
     from pydantic import ByteSize
 
     return ByteSize(count).human_readable(separator=" ")

@@ -22,22 +22,22 @@ def command(name: str, plugins: tuple[Path, ...], data: Path | None, as_json: bo
     from oodbench import registry
     from oodbench.cli.output import results_only
     from oodbench.cli.terminal import print_table, stdout
-    from oodbench.conformance.kit import report, subject_of
-    from oodbench.threads import single_threaded
+    from oodbench.conformance.kit import checked_plugin, report
+    from oodbench.machine.threads import single_threaded
 
     with results_only():
         for file in plugins:
             registry.load_file(file)
         with single_threaded():
-            found = report(subject_of(name, plugins, data))
-    counts = Counter(outcome.status for outcome in found)
+            results = report(checked_plugin(name, plugins, data))
+    counts = Counter(result.status for result in results)
     if as_json:
-        click.echo(json.dumps([vars(outcome) for outcome in found], indent=1))
+        click.echo(json.dumps([vars(result) for result in results], indent=1))
     else:
-        rows = [[outcome.status, outcome.check, outcome.reason] for outcome in found]
+        rows = [[result.status, result.check, result.reason] for result in results]
         print_table(stdout(), ["", "check", "reason"], rows)
     click.echo(
-        f"{name}: {len(found)} checks, {counts['passed']} passed, {counts['failed']} failed, "
+        f"{name}: {len(results)} checks, {counts['passed']} passed, {counts['failed']} failed, "
         f"{counts['skipped']} skipped.",
         err=as_json,
     )

@@ -34,18 +34,18 @@ def fetch(suite: str, data: Path | None, as_json: bool) -> int:
 def _look(suite: str, data: Path | None, *, download: bool, as_json: bool) -> int:
     from oodbench.cli.terminal import print_table, stdout
     from oodbench.datasets.inventory import take_inventory
-    from oodbench.folders import data_folder
-    from oodbench.suites.suite import read_suite
+    from oodbench.files.folders import data_folder
+    from oodbench.suites.reading import read_suite
 
     root = data_folder(data)
-    found = take_inventory(read_suite(suite), root, download=download)
+    holdings = take_inventory(read_suite(suite), root, download=download)
     if as_json:
-        click.echo(json.dumps([vars(holding) for holding in found], indent=1))
+        click.echo(json.dumps([vars(holding) for holding in holdings], indent=1))
     else:
         rows = [
-            [one.dataset, one.split, "—" if one.n is None else f"{one.n:,}",
-             "—" if one.official is None else f"{one.official:,}", one.problem or "there"]
-            for one in found
+            [holding.dataset, holding.split, "—" if holding.n is None else f"{holding.n:,}",
+             "—" if holding.official is None else f"{holding.official:,}", holding.problem or "there"]
+            for holding in holdings
         ]  # fmt: skip
         print_table(stdout(), ["data set", "split", "found", "official", "status"], rows, f"data of {suite} in {root}")
-    return 3 if any(one.problem for one in found) else 0
+    return 3 if any(holding.problem for holding in holdings) else 0

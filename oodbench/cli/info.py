@@ -10,7 +10,7 @@ import click
 from oodbench import registry
 from oodbench.cli.options import data_option, plugin_option
 from oodbench.errors import UsageError
-from oodbench.parameters import defaults, split_spec
+from oodbench.registry.parameters import defaults, split_spec
 
 FITTED_ON = {
     "nothing": "nothing",
@@ -49,8 +49,8 @@ def command(
     plain = split_spec(name)[0]
     kinds = [kind for kind in registry.KINDS if _is_known(kind, plain)]
     if not kinds:
-        every = [one for kind in registry.KINDS for one in registry.entries(kind)]
-        close = difflib.get_close_matches(plain, every, n=3, cutoff=0.5)
+        registered = [known for kind in registry.KINDS for known in registry.entries(kind)]
+        close = difflib.get_close_matches(plain, registered, n=3, cutoff=0.5)
         raise UsageError(
             f"nothing is named {plain!r}; "
             + (f"did you mean {' or '.join(close)}?" if close else "see `oodbench list`.")
@@ -59,7 +59,7 @@ def command(
         if "datasets" not in kinds:
             raise UsageError(f"{plain!r} is no data set, so there is no contact sheet of it.")
         from oodbench.datasets.contact_sheet import draw_sheet
-        from oodbench.folders import data_folder
+        from oodbench.files.folders import data_folder
 
         sheet_suite = draw_sheet(name, suite, data_folder(data), sheet, download=download)
         click.echo(f"{sheet}: {name} as the classifier of the suite {sheet_suite} sees it.")
@@ -76,11 +76,11 @@ def _is_known(kind: registry.Kind, name: str) -> bool:
     return True
 
 
-def _describe(entry: registry.Entry) -> list[str]:
-    from oodbench.loading import load_plugin
+def _describe(entry: registry.PluginEntry) -> list[str]:
+    from oodbench.conformance.loading import load_plugin
 
     plugin = load_plugin(entry.kind, entry.name)
-    lines = [f"{entry.name}: {entry.kind[:-1]} of {entry.distribution} {entry.version} ({entry.target})"]
+    lines = [f"{entry.name}: {registry.singular(entry.kind)} of {entry.distribution} {entry.version} ({entry.target})"]
     if entry.kind == "suites":
         return [*lines, "", plugin.text.rstrip()]
     function = getattr(plugin, "target", None) or getattr(plugin, "function", None) or plugin
@@ -94,7 +94,7 @@ def _describe(entry: registry.Entry) -> list[str]:
         lines += ["", f"needs: {', '.join(plugin.needs)}", f"fitted on: {FITTED_ON[plugin.fitted_on]}"]
     offered = defaults(function) if entry.kind in ("detectors", "datasets") else {}
     if offered:
-        lines += ["", "parameters:", *(f"  {_parameter(one)}" for one in offered.values())]
+        lines += ["", "parameters:", *(f"  {_parameter(parameter)}" for parameter in offered.values())]
     return lines
 
 
@@ -103,5 +103,5 @@ def _parameter(parameter: inspect.Parameter) -> str:
     kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
     if str(annotation).startswith(("typing.", "tuple")) or "|" in str(annotation):
         kind = str(annotation).removeprefix("typing.")
-    given = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
-    return f"{parameter.name}: {kind}{given}"
+    default = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
+    return f"{parameter.name}: {kind}{default}"

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oodbench.files.folders import RESULTS
+
 if TYPE_CHECKING:
     from oodbench.leaderboard.board import Board
 
 PUBLISHED = Path("leaderboards")
-RESULTS = Path("oodbench-results")
 NOTE = "note.txt"
 
 
@@ -57,7 +58,7 @@ def build(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, 
     Every metric and interval is computed again from the scores; a record that does not follow from them is named and
     left out, with exit status 1.
     """
-    from oodbench.atomic import write_output
+    from oodbench.files.atomic import write_output
     from oodbench.leaderboard.drawing.formats import FORMATS, format_of
 
     draws = [format_of(file) for file in files]
@@ -114,42 +115,24 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None, *
 
 def _boards(folders: tuple[Path, ...], note: str | None, *, resample: bool = True) -> "tuple[list[Board], int]":
     """The boards, and the number of records that were left out for a fault, each of which is named."""
-    from oodbench.cli.terminal import progress
-    from oodbench.errors import UsageError
+    from oodbench.cli.records import usable_records
     from oodbench.leaderboard.assembly import boards
-    from oodbench.leaderboard.merging import merged
-    from oodbench.records.verification import read_measured
 
-    with progress() as track:
-        measured, rejected = read_measured(folders, track, resample=resample)
-        kept, left_out = merged([one for one in measured if one.record.suite.limit is None])
-        for one in (*rejected, *left_out):
-            click.echo(f"left out: {one}", err=True)
-        limited = sum(one.record.suite.limit is not None for one in measured)
-        if limited:
-            click.echo(f"{limited} records of runs with --limit are left out.", err=True)
-        if not kept:
-            raise UsageError(
-                "no record can stand on a board: " + (
-                    "all are of runs with --limit, which no board may hold; run without it."
-                    if limited and not rejected
-                    else f"{len(rejected)} were left out for the faults named above."
-                )
-            )  # fmt: skip
-        return boards(kept, _note(folders, note)), len(rejected) + len(left_out)
+    usable = usable_records(folders, "no record can stand on a board", resample=resample)
+    return boards(usable.records, _note(folders, note)), len(usable.rejected)
 
 
 def _with_command(boards: "list[Board]", folders: Sequence[Path], note: str | None, last: str) -> "list[Board]":
-    """The boards with the command that makes just this file."""
-    parts = ["oodbench leaderboard build", *(_argument(folder) for folder in folders)]
+    """The boards with the command that makes this file alone."""
+    words = ["oodbench leaderboard build", *(_argument(folder) for folder in folders)]
     if note is not None:
-        parts.append(f"--note {quote(note)}")
-    command = " ".join(part for part in (*parts, last) if part)
+        words.append(f"--note {quote(note)}")
+    command = " ".join(word for word in (*words, last) if word)
     return [board.model_copy(update={"command": command}) for board in boards]
 
 
 def _argument(path: Path) -> str:
-    """A path that no shell and no parser takes for anything else."""
+    """A path as a command-line argument, quoted so that it is not taken for an option."""
     return quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
@@ -190,14 +173,16 @@ def _beside(folder: Path) -> list[Path]:
 
 
 def _first_difference(published: bytes, expected: bytes) -> str | None:
-    """Where a board differs from what its records give; None if it does not."""
+    """The first difference between a published board and the expected one, as a sentence; None if there is none."""
     if published == expected:
         return None
-    lines, wanted = published.decode(errors="replace").split("\n"), expected.decode().split("\n")
-    for number, (line, other) in enumerate(zip(lines, wanted, strict=False), start=1):
-        if line != other:
-            pairs = zip(line, other, strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(line), len(other)))
+    lines, expected_lines = published.decode(errors="replace").split("\n"), expected.decode().split("\n")
+    for number, (line, expected_line) in enumerate(zip(lines, expected_lines, strict=False), start=1):
+        if line != expected_line:
+            pairs = zip(line, expected_line, strict=False)
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(line), len(expected_line)))
             around = slice(max(0, at - 20), at + 40)
-            return f"differs from its records: line {number} has {line[around]!r}, and they give {other[around]!r}"
-    return f"differs from its records: it has {len(lines)} lines, and they give {len(wanted)}"
+            return (
+                f"differs from its records: line {number} has {line[around]!r}, and they give {expected_line[around]!r}"
+            )
+    return f"differs from its records: it has {len(lines)} lines, and they give {len(expected_lines)}"

@@ -24,7 +24,7 @@ def command(kind: str, plugins: tuple[Path, ...], as_json: bool) -> None:
     with results_only():
         for file in plugins:
             registry.load_file(file)
-        rows = _packages() if kind == "plugins" else _of_kind(next(one for one in registry.KINDS if one == kind))
+        rows = _packages() if kind == "plugins" else _of_kind(next(known for known in registry.KINDS if known == kind))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -47,18 +47,20 @@ def _packages() -> list[dict[str, str]]:
     ]
 
 
-def _every() -> list[registry.Entry]:
-    return [entry for kind in registry.KINDS for entry in registry.entries(kind).values() if entry.version]
+def _unambiguous_entries() -> list[registry.PluginEntry]:
+    return [
+        entry for kind in registry.KINDS for entry in registry.entries(kind).values() if entry.origin != "ambiguous"
+    ]
 
 
 def _distributions() -> list[str]:
-    return sorted({entry.distribution for entry in _every()})
+    return sorted({entry.distribution for entry in _unambiguous_entries()})
 
 
 def _of_distribution(name: str) -> dict[str, str]:
-    mine = [entry for entry in _every() if entry.distribution == name]
+    mine = [entry for entry in _unambiguous_entries() if entry.distribution == name]
     numbers = {kind: sum(entry.kind == kind for entry in mine) for kind in registry.KINDS}
-    counts = [f"{n} {kind if n > 1 else kind[:-1]}" for kind, n in numbers.items() if n]
+    counts = [f"{n} {kind if n > 1 else registry.singular(kind)}" for kind, n in numbers.items() if n]
     return {
         "name": f"{name} {mine[0].version}",
         "provides": ", ".join(counts),
@@ -67,17 +69,17 @@ def _of_distribution(name: str) -> dict[str, str]:
     }
 
 
-def _problems(entry: registry.Entry) -> Iterator[str]:
+def _problems(entry: registry.PluginEntry) -> Iterator[str]:
     """What is wrong with a plugin, in sentences; it is imported to find out."""
-    from oodbench.isolation import isolated, time_limit
-    from oodbench.loading import load_plugin
+    from oodbench.conformance.loading import load_plugin
+    from oodbench.registry.isolation import TimeLimit, isolated, time_limit
 
     # Those of other packages that oodbench adapts stand beside its own on purpose.
     if "/" in entry.name and not entry.target.startswith("oodbench."):
         plain = entry.name.rpartition("/")[2]
         yield f"the name {plain!r} in {entry.kind} is also that of {' and '.join(entry.rivals)}: use {entry.name!r}."
     try:
-        with isolated(0), time_limit(IMPORT_S):
+        with isolated(0), time_limit(TimeLimit(IMPORT_S)):
             load_plugin(entry.kind, entry.name)
     except OodbenchError as error:
         yield f"{one_line(error).rstrip('.')}."

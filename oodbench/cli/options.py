@@ -1,10 +1,22 @@
-"""Options that several verbs have."""
+"""Options that several verbs share, and the specification and settings that they stand for.
+
+An option is named as the field of ``RunSpec`` or ``RunSettings`` that it sets; one that is not given takes the field's
+default.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from oodbench.files.folders import RESULTS
+
+if TYPE_CHECKING:
+    from oodbench.machine.progress import Track
+    from oodbench.runs.settings import Executor, RunSettings
+    from oodbench.runs.spec import RunSpec
 
 data_option = click.option(
     "--data",
@@ -26,7 +38,7 @@ plugin_option = click.option(
 )
 
 
-_ASKED = (
+_SPEC = (
     click.option(
         "-d",
         "--detector",
@@ -61,8 +73,9 @@ _ASKED = (
     ),
     click.option(
         "--set",
-        "replacements",
+        "replace",
         multiple=True,
+        callback=lambda context, option, values: dict(_pair(text) for text in values),
         metavar="DATASET=ADAPTER:PATH",
         help="Read a data set of the suite by another adapter.",
     ),
@@ -85,7 +98,7 @@ _STORE = (
     click.option(
         "--out",
         type=click.Path(path_type=Path),
-        default=Path("oodbench-results"),
+        default=RESULTS,
         show_default=True,
         metavar="DIR",
         help="Folder of the results.",
@@ -106,29 +119,62 @@ _STORE = (
 )
 
 
-def asked_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What is run: suite, detectors, protocols and all that decides the numbers."""
-    return _decorated(command, _ASKED)
+_EXECUTOR = (
+    click.option(
+        "--executor",
+        type=click.Choice(["serial", "dask"]),
+        default="serial",
+        show_default=True,
+        help="Who runs the jobs: this process, or several by Dask. The numbers are the same.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=1), metavar="N", help="Processes of Dask. Default: one a processor."
+    ),
+    click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, such as tcp://host:8786."),
+    click.option(
+        "--resource",
+        "resources",
+        multiple=True,
+        metavar="NAME=AMOUNT",
+        callback=lambda context, option, values: dict(_amount(text) for text in values),
+        help="What a job takes of a Dask worker's resources, such as GPU=1.",
+    ),
+)
+
+
+def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of ``RunSpec``: suite, detectors, protocols and all else that decides the numbers."""
+    return _decorated(command, _SPEC)
 
 
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where records go, and which cells are run again."""
+    """Add the options of the results folder: where records go, and which cells are run again."""
     return _decorated(command, _STORE)
 
 
-def asked_for(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of ``asked_options`` as arguments of ``oodbench.run``.
+def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the executor, which runs the jobs."""
+    return _decorated(command, _EXECUTOR)
+
+
+def spec_of(options: Mapping[str, Any]) -> "RunSpec":
+    """The specification that the values of ``spec_options`` stand for.
 
     Raises:
-        click.BadParameter: ``--set`` is no DATASET=ADAPTER:PATH.
+        UsageError: A value cannot be used.
     """
-    given = {**options, "replace": dict(_pair(text) for text in options["replacements"])}
-    del given["replacements"]
-    return given | {
-        "detectors": options["detectors"] or ("*",),
-        "protocols": options["protocols"] or ("*",),
-        "seeds": options["seeds"] or None,
-    }
+    from oodbench.runs.spec import RunSpec, make_spec
+
+    return make_spec({name: options[name] for name in RunSpec.model_fields if options[name] not in ((), None)})
+
+
+def settings_of(options: Mapping[str, Any], executor: "Executor", track: "Track") -> "RunSettings":
+    """The settings that a verb's options stand for; a verb may have only some of these options."""
+    from oodbench.runs.settings import RunSettings
+
+    names = {field.name for field in fields(RunSettings)}
+    chosen = {name: value for name, value in options.items() if name in names}
+    return RunSettings(**chosen | {"executor": executor, "track": track})
 
 
 def _decorated(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
@@ -142,3 +188,11 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals and adapter):
         raise click.BadParameter(f"{text!r} is not DATASET=ADAPTER:PATH", param_hint="--set")
     return name, adapter
+
+
+def _amount(text: str) -> tuple[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return name, float(amount)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not NAME=AMOUNT, such as GPU=1", param_hint="--resource") from None

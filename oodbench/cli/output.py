@@ -1,4 +1,4 @@
-"""stdout as results need it: whatever becomes of it, the records stay and no traceback is shown."""
+"""stdout for results: a failed write to it costs no records and shows no traceback."""
 
 import ctypes
 import io
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Stdout(io.FileIO):
-    """Takes everything after a write has failed, and remembers why it did."""
+    """Discards everything after a write has failed, and remembers the failure."""
 
     failure: OSError | None = None
 
@@ -30,7 +30,7 @@ class _Stdout(io.FileIO):
 
 @contextmanager
 def results_only() -> Iterator[None]:
-    """Inside, whatever a plugin or a library prints to stdout goes to stderr, also past Python."""
+    """Redirect what plugins and libraries print to stdout to stderr, native code included."""
     sys.stdout.flush()
     with redirect_stdout(sys.stderr):
         try:
@@ -49,7 +49,7 @@ def results_only() -> Iterator[None]:
 
 @contextmanager
 def safe_stdout() -> Iterator[None]:
-    """Replace the process's stdout: a reader that leaves early, as `head` does, is nobody's failure.
+    """Replace the process's stdout: a reader that leaves early, as `head` does, is no error.
 
     Characters that its encoding lacks are replaced.
 

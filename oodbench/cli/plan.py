@@ -6,31 +6,30 @@ from typing import Any
 
 import click
 
-from oodbench.cli.options import asked_for, asked_options, data_option, download_option
+from oodbench.cli.options import data_option, download_option, spec_of, spec_options
 from oodbench.cli.output import results_only
 
 
 @click.command(name="plan", short_help="Print a plan that workers share.")
-@asked_options
+@spec_options
 @data_option
 @download_option
-def command(data: Path | None, download: bool, **asked: Any) -> None:  # noqa: ANN401
+def command(data: Path | None, download: bool, **options: Any) -> None:  # noqa: ANN401
     """Print what `oodbench run` with the same options would do, as JSON, for `oodbench worker`.
 
     Each cell is named by all that decides its numbers, the trained weights too: classifiers that are not in the cache
     are trained first.
     """
     from oodbench.cli.terminal import progress
-    from oodbench.execution.asked import Asked
-    from oodbench.execution.shards import PlanFile, planned
-    from oodbench.plan import look_up, read_data
+    from oodbench.runs.plan import Plan, plan_jobs
+    from oodbench.runs.prepared import prepare_run
+    from oodbench.runs.resolved import resolve_run
 
-    wanted = asked_for(asked)
+    spec = spec_of(options)
     with results_only(), progress() as track:
-        benchmark = read_data(look_up(**wanted), data=data, download=download, track=track)
-        jobs = [job for _, job in planned(benchmark)]
-    texts = {"plugins": [str(file) for file in wanted["plugins"]]}
-    plan = PlanFile(oodbench=version("oodbench"), asked=Asked.model_validate({**wanted, **texts}), jobs=jobs)
+        run = prepare_run(resolve_run(spec), data=data, download=download, track=track)
+        jobs = [planned for _, planned in plan_jobs(run)]
+    plan = Plan(oodbench=version("oodbench"), asked=spec, jobs=jobs)
     click.echo(plan.model_dump_json(indent=1))
     cells = sum(len(job.cells) for job in jobs)
-    click.echo(f"{len(jobs)} jobs of {cells} cells, seeds {', '.join(map(str, benchmark.seeds))}.", err=True)
+    click.echo(f"{len(jobs)} jobs of {cells} cells, seeds {', '.join(map(str, run.seeds))}.", err=True)

@@ -37,14 +37,12 @@ def command(
 ) -> int:
     """Draw a plot for a paper from the records in results folders (default: oodbench-results).
 
-    Exit status 1 if a record had to be left out.
+    Records of runs with --limit are left out. Exit status 1 if a record is left out for a fault.
     """
-    from oodbench.atomic import write_output
-    from oodbench.cli.terminal import progress
+    from oodbench.cli.records import usable_records
     from oodbench.errors import MissingPrerequisiteError, UsageError
+    from oodbench.files.atomic import write_output
     from oodbench.leaderboard.assembly import boards
-    from oodbench.leaderboard.merging import merged
-    from oodbench.records.verification import read_measured
 
     if file.suffix not in SUFFIXES:
         raise UsageError(f"the plot {file} has the suffix {file.suffix!r}; expected one of: {', '.join(SUFFIXES)}.")
@@ -55,14 +53,8 @@ def command(
         raise MissingPrerequisiteError(
             f"plots need {cause.name}; install it with `pip install 'oodbench[plots]'`."
         ) from cause
-    with progress() as track:
-        measured, rejected = read_measured(folders or (Path("oodbench-results"),), track, resample=False)
-    kept, left_out = merged(measured)
-    for fault in (*rejected, *left_out):
-        click.echo(f"left out: {fault}", err=True)
-    if not kept:
-        raise UsageError("no record is left to draw: all are left out for a fault.")
-    made = boards(kept)
+    usable = usable_records(folders, "no record is left to draw")
+    made = boards(usable.records)
     if len(made) != 1:
         raise UsageError(f"the records are of {len(made)} suites or versions; a plot is of one.")
     (board,) = made
@@ -75,16 +67,16 @@ def command(
         raise UsageError("no record is under unknown-unknowns, which the plots are of.")
     draw = partial(getattr(drawing, kind), board, detectors or names[:SHOWN], datasets or there)
     write_output(file, "--out", lambda path: style.save(draw, path, file.suffix[1:]))
-    return 1 if rejected or left_out else 0
+    return 1 if usable.rejected else 0
 
 
 def _ranking(kind: str) -> str:
     return "known-unknowns" if kind == "matrix" else "unknown-unknowns"
 
 
-def _refuse_strange(option: str, given: tuple[str, ...], there: list[str]) -> None:
+def _refuse_strange(option: str, chosen: tuple[str, ...], there: list[str]) -> None:
     from oodbench.errors import UsageError
 
-    strange = [name for name in given if name not in there]
+    strange = [name for name in chosen if name not in there]
     if strange:
         raise UsageError(f"{option} {strange[0]}: there is none; expected some of: {', '.join(there) or 'nothing'}.")

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oodbench.files.folders import RESULTS
+
 if TYPE_CHECKING:
-    from oodbench.status import Doing, Run, Seed, Status
+    from oodbench.runs.status import Doing, Run, Seed, Status
 
 # Failures, and jobs under way, that are shown; --json has all.
 SHOWN = 10
 
 
 @click.command(name="status", short_help="Say how far a run has come.")
-@click.argument("run", type=click.Path(path_type=Path), default=Path("oodbench-results"), metavar="[RUN]")
+@click.argument("run", type=click.Path(path_type=Path), default=RESULTS, metavar="[RUN]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: Path, as_json: bool) -> None:
     """Say how far a run has come: while it goes on, from anywhere that sees its folder, and afterwards.
@@ -27,32 +29,32 @@ def command(run: Path, as_json: bool) -> None:
     from pydantic import TypeAdapter
 
     from oodbench.cli.terminal import print_table, stdout
-    from oodbench.status import Status, status
+    from oodbench.runs.status import Status, status
 
-    found = status(run, datetime.now(UTC))
+    report = status(run, datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps(TypeAdapter(Status).dump_python(found, mode="json"), indent=1))
+        click.echo(json.dumps(TypeAdapter(Status).dump_python(report, mode="json"), indent=1))
         return
-    for line in _runs(found.runs):
+    for line in _runs(report.runs):
         click.echo(line)
-    rows = [_row(seed) for seed in found.seeds]
+    rows = [_row(seed) for seed in report.seeds]
     print_table(stdout(), ["seed", "cells", "ok", "failed", "skipped", "to do"], rows, f"cells in {run}")
-    for seed in found.seeds:
+    for seed in report.seeds:
         if seed.error is not None:
-            click.echo(f"seed {seed.seed} has no classifier: {seed.error}")
-    if found.jobs:
-        click.echo(_progress(found))
-    for failure in found.failures[:SHOWN]:
+            click.echo(f"seed {seed.seed} has no {seed.lacks}: {seed.error}")
+    if report.jobs:
+        click.echo(_progress(report))
+    for failure in report.failures[:SHOWN]:
         where = f"{failure.detector}, {failure.protocol}, seed {failure.seed}"
         click.echo(f"failed ({failure.phase}): {where}: {failure.error}")
-    if len(found.failures) > SHOWN:
-        click.echo(f"and {len(found.failures) - SHOWN} more that failed; --json has all.")
-    if found.other_records:
-        click.echo(f"{found.other_records} more records are those of what was asked for before.")
+    if len(report.failures) > SHOWN:
+        click.echo(f"and {len(report.failures) - SHOWN} more that failed; --json has all.")
+    if report.other_records:
+        click.echo(f"{report.other_records} more records are those of what was asked for before.")
 
 
 def _runs(runs: Sequence["Run"]) -> Iterator[str]:
-    """Who goes on and who ended without finishing; of those that finished, the last."""
+    """Lines about the runs that go on or ended without finishing; of those that finished, about the last."""
     finished = [run for run in runs if run.state == "finished"]
     for run in runs:
         if run.state != "finished" or run is finished[-1]:
@@ -62,7 +64,7 @@ def _runs(runs: Sequence["Run"]) -> Iterator[str]:
             if len(run.doing) > SHOWN:
                 yield f"  and {len(run.doing) - SHOWN} more; --json has all."
             is_run = run.workers is None and run.shard is None
-            if run.state == "killed" and is_run and any(one.what == "detector" for one in run.doing):
+            if run.state == "killed" and is_run and any(doing.what == "detector" for doing in run.doing):
                 yield "  If that is what ends the process: --executor dask makes it cost its own cells only."
     if len(finished) > 1:
         yield f"and {len(finished) - 1} more that finished, for other cells; --json has them."
@@ -89,18 +91,18 @@ def _by(workers: int | None) -> str:
     )
 
 
-def _doing(one: "Doing", run: "Run") -> str:
-    if one.what == "detector":
-        exposed = f" exposed to {', '.join(one.exposed)}" if one.exposed else ""
-        what = f"{one.detector}{exposed}, seed {one.seed}"
+def _doing(doing: "Doing", run: "Run") -> str:
+    if doing.what == "detector":
+        exposed = f" exposed to {', '.join(doing.exposed)}" if doing.exposed else ""
+        what = f"{doing.detector}{exposed}, seed {doing.seed}"
     else:
         what = {
             "data": "data are read",
-            "classifier": f"the classifier of seed {one.seed} is trained or read",
-            "evidence": f"the evidence of seed {one.seed} is collected",
-        }[one.what]
-    where = f" on {one.worker}" if one.worker else ""
-    return f"{what}, for {_time(one.seconds)}{where}" if run.state == "going on" else what
+            "classifier": f"the classifier of seed {doing.seed} is trained or read",
+            "evidence": f"the evidence of seed {doing.seed} is collected",
+        }[doing.what]
+    where = f" on {doing.worker}" if doing.worker else ""
+    return f"{what}, for {_time(doing.seconds)}{where}" if run.state == "going on" else what
 
 
 def _row(seed: "Seed") -> Sequence[str]:
@@ -110,9 +112,11 @@ def _row(seed: "Seed") -> Sequence[str]:
     return [str(seed.seed), str(seed.cells), *counts, str(seed.to_do)]
 
 
-def _progress(found: "Status") -> str:
-    left = f"; about {_time(found.left_s)} left" if found.left_s is not None and found.jobs > found.jobs_done else ""
-    return f"{found.jobs_done} of {found.jobs} jobs (a detector, fitted once) are done{left}."
+def _progress(report: "Status") -> str:
+    left = (
+        f"; about {_time(report.left_s)} left" if report.left_s is not None and report.jobs > report.jobs_done else ""
+    )
+    return f"{report.jobs_done} of {report.jobs} jobs (a detector, fitted once) are done{left}."
 
 
 def _time(seconds: float) -> str:

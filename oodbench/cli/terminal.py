@@ -1,4 +1,4 @@
-"""What people see: rich tables on stdout, progress with the time left on stderr."""
+"""Output for people: tables on stdout, progress with the time left on stderr."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,21 +12,22 @@ from rich.text import Text
 
 from oodbench.comparison.claims import Claim, claims
 from oodbench.comparison.importance import importances
+from oodbench.comparison.usable import suites_of
 from oodbench.errors import printable
 from oodbench.leaderboard.board import Figure, Row
 from oodbench.leaderboard.board import Table as BoardTable
 from oodbench.leaderboard.drawing import wording
-from oodbench.leaderboard.tables import suites_of, tables
-from oodbench.progress import Track
+from oodbench.leaderboard.tables import tables
+from oodbench.machine.progress import Track
 from oodbench.records.record import Record
-from oodbench.records.verification import Measured
+from oodbench.records.scored import ScoredRecord
 
 T = TypeVar("T")
 
 
 @contextmanager
 def progress() -> Iterator[Track]:
-    """Bars on stderr while there is something to wait for; nothing where stderr is no terminal."""
+    """Progress bars on stderr; nothing is shown where stderr is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     console = Console(stderr=True)
@@ -44,8 +45,8 @@ def progress() -> Iterator[Track]:
         yield track
 
 
-def print_results(cells: Sequence[Measured]) -> None:
-    """One table for each protocol, and what the records say of the paper's claims."""
+def print_results(cells: Sequence[ScoredRecord]) -> None:
+    """Print one table for each protocol, and the outcomes of the paper's claims."""
     console = stdout()
     for (name, version), of_suite in suites_of(cells).items():
         for table in tables(of_suite):
@@ -57,20 +58,24 @@ def print_results(cells: Sequence[Measured]) -> None:
             for note in table.notes:
                 console.print(Text(f"  {note}"), soft_wrap=True)
         console.print(Text(_accuracy(of_suite)), soft_wrap=True)
-        found = claims(of_suite)
-        if found:
-            rows = [[str(one.number), one.text, one.outcome, _signed(one), one.criterion] for one in found]
+        decided = claims(of_suite)
+        if decided:
+            rows = [
+                [str(claim.number), claim.text, claim.outcome, _signed(claim), claim.criterion] for claim in decided
+            ]
             header = ["", "claim", "outcome", "figure", "holds if"]
             print_table(console, header, rows, f"{name} {version}: the claims of Oberdiek, Rottmann, Gottschalk 2018")
-        seeds = sorted({one.record.seed for one in of_suite})
+        seeds = sorted({scored.record.seed for scored in of_suite})
         console.print(Text(wording.reading(seeds, bold="In boards, bold", star="*"), style="dim"))
 
 
-def _accuracy(cells: Sequence[Measured]) -> str:
-    """What the classifiers are worth, without which no figure means anything."""
-    trained = {(one.record.classifier.name, one.record.seed): one.record.classifier.accuracy for one in cells}
-    found = ", ".join(f"{accuracy:.4f} ({name}, seed {seed})" for (name, seed), accuracy in sorted(trained.items()))
-    return f"Accuracy of the classifier on known test samples: {found}."
+def _accuracy(cells: Sequence[ScoredRecord]) -> str:
+    """A sentence on the accuracy of the classifiers, which all figures depend on."""
+    trained = {
+        (scored.record.classifier.name, scored.record.seed): scored.record.classifier.accuracy for scored in cells
+    }
+    listed = ", ".join(f"{accuracy:.4f} ({name}, seed {seed})" for (name, seed), accuracy in sorted(trained.items()))
+    return f"Accuracy of the classifier on known test samples: {listed}."
 
 
 def _header(table: BoardTable) -> list[str]:
@@ -80,17 +85,17 @@ def _header(table: BoardTable) -> list[str]:
 
 def _row(row: Row, table: BoardTable) -> list[str]:
     exposed = [wording.exposure(row, table)] if wording.shows_exposure(table) else []
-    return [wording.rank(row), row.detector, *exposed, *(_figure(one) for one in row.figures), wording.cost(row)]
+    return [wording.rank(row), row.detector, *exposed, *(_figure(figure) for figure in row.figures), wording.cost(row)]
 
 
-def _figure(one: Figure) -> str:
-    """The figure with its spread over seeds, and below it its interval."""
-    first = " ".join(part for part in (wording.value(one), wording.spread(one)) if part)
-    return f"{first}{' *' if one.exposed else ''}\n{wording.interval(one)}".rstrip()
+def _figure(figure: Figure) -> str:
+    """A figure with its spread over seeds, and its interval on the line below."""
+    first = " ".join(text for text in (wording.value(figure), wording.spread(figure)) if text)
+    return f"{first}{' *' if figure.exposed else ''}\n{wording.interval(figure)}".rstrip()
 
 
-def _signed(one: Claim) -> str:
-    return f"{one.figure:+.4f}\n[{one.low:+.4f}, {one.high:+.4f}]"
+def _signed(claim: Claim) -> str:
+    return f"{claim.figure:+.4f}\n[{claim.low:+.4f}, {claim.high:+.4f}]"
 
 
 def print_table(
@@ -101,7 +106,7 @@ def print_table(
     caption: str = "",
     labels: int = 0,
 ) -> None:
-    """One table; texts are printed as they are, never read as markup.
+    """Print one table; texts are never read as markup.
 
     Args:
         console: Where to.
@@ -109,51 +114,51 @@ def print_table(
         rows: Texts, which may have several lines.
         title: Printed above.
         caption: Printed below.
-        labels: If the table is too wide, it is printed in parts, each of which has so many first columns. Without,
-            texts are folded.
+        labels: Number of label columns. A table that is too wide is printed in blocks of columns, each of which begins
+            with these. With 0, the table stays whole and its texts are folded.
     """
-    parts = _parts(header, rows, labels, console.width) if labels else [list(range(len(header)))]
-    for number, columns in enumerate(parts, start=1):
+    blocks = _column_blocks(header, rows, labels, console.width) if labels else [list(range(len(header)))]
+    for number, columns in enumerate(blocks, start=1):
         drawn = Table(title_justify="left", caption_justify="left")
         drawn.title = Text(title) if title and number == 1 else None
-        drawn.caption = Text(caption) if caption and number == len(parts) else None
+        drawn.caption = Text(caption) if caption and number == len(blocks) else None
         for column in columns:
             drawn.add_column(
-                Text(printable(header[column], keep="\n")), overflow="fold", no_wrap=bool(labels) and len(parts) > 1
+                Text(printable(header[column], keep="\n")), overflow="fold", no_wrap=bool(labels) and len(blocks) > 1
             )
         for row in rows:
             drawn.add_row(*(Text(printable(row[column], keep="\n")) for column in columns))
         console.print(drawn)
 
 
-def _parts(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, width: int) -> list[list[int]]:
-    """The columns of each part."""
+def _column_blocks(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int, width: int) -> list[list[int]]:
+    """The columns of each block of a table."""
     lines = [[text for row in (header, *rows) for text in row[column].split("\n")] for column in range(len(header))]
     # A border and a space on either side of a text.
     widths = [max(len(line) for line in of_column) + 3 for of_column in lines]
     first = list(range(labels))
     room = width - 1 - sum(widths[column] for column in first)
-    parts: list[list[int]] = [[]]
+    blocks: list[list[int]] = [[]]
     for column in range(labels, len(header)):
-        if parts[-1] and sum(widths[one] for one in parts[-1]) + widths[column] > room:
-            parts.append([])
-        parts[-1].append(column)
-    return [first + part for part in parts]
+        if blocks[-1] and sum(widths[placed] for placed in blocks[-1]) + widths[column] > room:
+            blocks.append([])
+        blocks[-1].append(column)
+    return [first + block for block in blocks]
 
 
 def stdout() -> Console:
-    """The console that results are printed to: where nobody looks, in a file or a pipe, as wide as it takes."""
+    """The console that results are printed to; a fixed width if stdout is a file or a pipe."""
     return Console() if sys.stdout.isatty() else Console(width=220)
 
 
 def print_importance(records: Sequence[Record]) -> None:
-    """One table for each meta classifier and exposure."""
+    """Print one table of importances for each meta classifier and exposure."""
     console = stdout()
-    for found in importances(records):
-        exposed = f", exposed to {', '.join(found.exposed)}" if found.exposed else ""
+    for importance in importances(records):
+        exposed = f", exposed to {', '.join(importance.exposed)}" if importance.exposed else ""
         rows = [
             [name, f"{fall:+.4f}", "" if spread is None else f"{spread:.4f}"]
-            for name, (fall, spread) in found.inputs.items()
+            for name, (fall, spread) in importance.inputs.items()
         ]
         caption = "How far the AUROC falls on samples that were not fitted on, when the input is shuffled."
-        print_table(console, ["input", "importance", "± over seeds"], rows, f"{found.detector}{exposed}", caption)
+        print_table(console, ["input", "importance", "± over seeds"], rows, f"{importance.detector}{exposed}", caption)

@@ -1,1 +1,4 @@
-"""Comparison: how sure a figure, a difference or a rank is, from records and their scores."""
+"""Comparison: how sure a figure, a difference or a rank is, from records and their scores.
+
+It must not know how anything is drawn.
+"""

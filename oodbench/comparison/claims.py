@@ -6,32 +6,34 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from oodbench.comparison.entrants import Entrant, Estimator, detector_labels, entrants
+from oodbench.comparison.compared import ComparedDetector, compared_detectors, detector_labels
 from oodbench.comparison.estimates import Difference, Estimate, against_zero, combined, difference
-from oodbench.records.verification import Measured
+from oodbench.comparison.estimator import Estimator
+from oodbench.records.scored import ScoredRecord
 
 MARGIN = 0.01
-"""What counts: a difference of a metric between 0 and 1 below this is none that anyone would act on."""
+"""The smallest difference that matters, of a metric between 0 and 1."""
 SEVERAL = 3
+"""How many gradient metrics are "several" in the first claim."""
 METRICS = ("l1", "l2", "min", "max", "mean", "std", "skewness")
 META = "grad-combo"
 Outcome = Literal["held", "did not hold", "not separable"]
 
 
 class Claim(BaseModel):
-    """What the records say of a claim.
+    """A claim of the paper with its outcome.
 
     Attributes:
         number: 1 to 4.
         text: The claim.
         outcome: ``held``, ``did not hold`` or ``not separable``.
-        criterion: When it holds, in figures.
-        figure: The deciding figure.
+        criterion: When it holds, as a sentence with figures.
+        figure: The difference that decides.
         low: Lower end of its 95 % interval over test samples and seeds.
         high: Its upper end.
-        details: What it is made of, one sentence each.
-        looked_at: How many differences the figure was chosen from, which its interval is widened for (Bonferroni).
-        seeds: The seeds; a single one says nothing of other trainings.
+        details: The figures that it is made of, one sentence each.
+        looked_at: How many differences the figure was chosen from; its interval is widened for that (Bonferroni).
+        seeds: The seeds; a single seed says nothing of other trainings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,15 +50,19 @@ class Claim(BaseModel):
     seeds: tuple[int, ...] = ()
 
 
-def claims(cells: Sequence[Measured]) -> list[Claim]:
-    """Those claims for which the cells of one suite are there, for every seed."""
-    trial = _Cells(cells)
-    found = [claim(trial) for claim in (_first, _second, _third, _fourth)]
-    return [_of_seeds(claim, trial.seeds) for claim in found if claim is not None]
+def claims(cells: Sequence[ScoredRecord]) -> list[Claim]:
+    """The claims that can be decided: those whose cells are there for all seeds.
+
+    Args:
+        cells: Records with their scores, of one suite.
+    """
+    suite = _Cells(cells)
+    decided = [claim(suite) for claim in (_first, _second, _third, _fourth)]
+    return [_with_seeds(claim, suite.seeds) for claim in decided if claim is not None]
 
 
-def _of_seeds(claim: Claim, seeds: Sequence[int]) -> Claim:
-    """The claim with what its interval is about."""
+def _with_seeds(claim: Claim, seeds: Sequence[int]) -> Claim:
+    """The claim with its seeds, and a criterion that says what its interval covers."""
     widened = f" The interval is widened for the {claim.looked_at} it was chosen from." if claim.looked_at > 1 else ""
     single = f" Of the training with seed {seeds[0]} only." if len(seeds) == 1 else ""
     criterion = f"{claim.criterion}{widened}{single}"
@@ -64,41 +70,43 @@ def _of_seeds(claim: Claim, seeds: Sequence[int]) -> Claim:
 
 
 class _Cells:
-    """The cells of a suite, asked for figures by name."""
+    """The cells of a suite, with their figures by protocol and detector."""
 
-    def __init__(self, cells: Sequence[Measured]) -> None:
-        self.cells = sorted(cells, key=lambda one: one.record.cell_id)
-        self.labels = detector_labels(one.record for one in self.cells)
+    def __init__(self, cells: Sequence[ScoredRecord]) -> None:
+        self.cells = sorted(cells, key=lambda scored: scored.record.cell_id)
+        self.labels = detector_labels(scored.record for scored in self.cells)
         self.estimator = Estimator(self.cells)
-        self.seeds = sorted({one.record.seed for one in self.cells})
-        results = [result for one in self.cells for result in one.record.results]
+        self.seeds = sorted({scored.record.seed for scored in self.cells})
+        results = [result for scored in self.cells for result in scored.record.results]
         self.groups = {result.dataset: result.group for result in results if result.role == "unknown"}
         self.known = next((result.dataset for result in results if result.role == "known"), "")
 
     def of(
         self, protocol: str, detector: str, metric: str, datasets: Sequence[str], exposed: Sequence[str] = ()
     ) -> Estimate | None:
-        """A figure of a detector; None if a cell of it is missing."""
+        """The mean of a metric over data sets and seeds; None if a cell is missing."""
         chosen = [
-            one for one in self.cells if one.record.protocol == protocol and set(one.record.exposed) == set(exposed)
+            scored
+            for scored in self.cells
+            if scored.record.protocol == protocol and set(scored.record.exposed) == set(exposed)
         ]
-        found: list[Entrant] = entrants(chosen, self.labels, by_exposure=False)
-        entrant = next((one for one in found if one.detector == detector), None)
-        if entrant is None or not datasets:
+        candidates: list[ComparedDetector] = compared_detectors(chosen, self.labels, by_exposure=False)
+        compared = next((candidate for candidate in candidates if candidate.detector == detector), None)
+        if compared is None or not datasets:
             return None
-        return self.estimator.estimate(entrant, metric, datasets, self.seeds)
+        return self.estimator.estimate(compared, metric, datasets, self.seeds)
 
 
 def _first(cells: _Cells) -> Claim | None:
     metric = "failure_meta_accuracy"
     entropy = cells.of("known", "entropy", metric, [cells.known])
     others = {name: cells.of("known", f"grad-{name}", metric, [cells.known]) for name in METRICS}
-    if entropy is None or any(one is None for one in others.values()):
+    if entropy is None or any(estimate is None for estimate in others.values()):
         return None
     differences = {
-        name: against_zero(combined([(1.0, one), (-1.0, entropy)]), looked_at=len(METRICS))
-        for name, one in others.items()
-        if one is not None
+        name: against_zero(combined([(1.0, estimate), (-1.0, entropy)]), looked_at=len(METRICS))
+        for name, estimate in others.items()
+        if estimate is not None
     }
     ordered = sorted(differences, key=lambda name: -differences[name].value)
     deciding = differences[ordered[SEVERAL - 1]]
@@ -135,14 +143,14 @@ def _second(cells: _Cells) -> Claim | None:
 
 def _third(cells: _Cells) -> Claim | None:
     figures = {name: cells.of("unknown-unknowns", META, "auroc", [name]) for name in cells.groups}
-    present = {name: one for name, one in figures.items() if one is not None}
+    present = {name: estimate for name, estimate in figures.items() if estimate is not None}
     if len(present) < 2 or len(present) < len(figures):
         return None
     ordered = sorted(present, key=lambda name: -present[name].value)
     pairs = list(combinations(ordered, 2))
-    apart = [against_zero(combined([(1.0, present[a]), (-1.0, present[b])]), looked_at=len(pairs)) for a, b in pairs]
-    largest = apart[pairs.index((ordered[0], ordered[-1]))]
-    alike = all(one.low > -MARGIN and one.high < MARGIN for one in apart)
+    gaps = [against_zero(combined([(1.0, present[a]), (-1.0, present[b])]), looked_at=len(pairs)) for a, b in pairs]
+    largest = gaps[pairs.index((ordered[0], ordered[-1]))]
+    alike = all(gap.low > -MARGIN and gap.high < MARGIN for gap in gaps)
     outcome: Outcome = "held" if largest.low > MARGIN else "did not hold" if alike else "not separable"
     return _claim(
         3,
@@ -186,19 +194,19 @@ def _of_gain(
     margin: float,
     besides: Sequence[str] = (),
 ) -> Claim | None:
-    """A claim that something is better on some data sets."""
+    """A claim that a figure rises on some data sets; None if cells are missing."""
     deciding = gain(datasets) if datasets else None
     if deciding is None:
         return None
     singles = {name: gain([name]) for name in (*datasets, *besides)}
-    details = [f"{name}: {_text(one)}" for name, one in singles.items() if one is not None]
+    details = [f"{name}: {_text(figure)}" for name, figure in singles.items() if figure is not None]
     return _claim(number, text, _outcome(deciding, margin), criterion, deciding, details)
 
 
-def _outcome(found: Difference, least: float) -> Outcome:
-    if found.low > least:
+def _outcome(figure: Difference, least: float) -> Outcome:
+    if figure.low > least:
         return "held"
-    return "did not hold" if found.high < least else "not separable"
+    return "did not hold" if figure.high < least else "not separable"
 
 
 def _claim(
@@ -223,5 +231,5 @@ def _claim(
     )
 
 
-def _text(found: Difference) -> str:
-    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+def _text(figure: Difference) -> str:
+    return f"{figure.value:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"

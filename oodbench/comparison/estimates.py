@@ -63,14 +63,14 @@ class Difference:
     p: float
 
 
-def mean_of(parts: Sequence[Estimate]) -> Estimate:
+def mean_of(figures: Sequence[Estimate]) -> Estimate:
     """The mean of figures of the same seeds over the same samples."""
-    return combined([(1 / len(parts), part) for part in parts])
+    return combined([(1 / len(figures), figure) for figure in figures])
 
 
-def difference(one: Estimate, other: Estimate) -> Difference:
-    """One less the other, paired by seed and by sample."""
-    return against_zero(combined([(1.0, one), (-1.0, other)]))
+def difference(first: Estimate, second: Estimate) -> Difference:
+    """The first figure less the second, paired by seed and by sample."""
+    return against_zero(combined([(1.0, first), (-1.0, second)]))
 
 
 def combined(terms: Sequence[tuple[float, Estimate]]) -> Estimate:
@@ -86,10 +86,10 @@ def combined(terms: Sequence[tuple[float, Estimate]]) -> Estimate:
 
 
 def against_zero(estimate: Estimate, looked_at: int = 1) -> Difference:
-    """A figure against zero, its error being that of the test samples and of the seeds together.
+    """Compare a figure with zero, over test samples and seeds together.
 
     The variance of the mean over S seeds is the sampling variance plus s²/S; the degrees of freedom are Satterthwaite's
-    (1946), S − 1 for the second part and infinite for the first. With one seed the classifier is taken as given.
+    (1946), S − 1 for the second term and infinite for the first. With one seed the classifier is taken as fixed.
 
     Args:
         estimate: The figure.
@@ -102,18 +102,18 @@ def against_zero(estimate: Estimate, looked_at: int = 1) -> Difference:
 
 
 def of_error(value: float, sampling: float, between: float, seeds: int, looked_at: int = 1) -> Difference:
-    """A value against zero.
+    """A difference with its interval and p value, from its variances (see :func:`against_zero`).
 
     Args:
-        value: The value.
+        value: The difference.
         sampling: Its sampling variance.
-        between: The variance of the mean over the seeds that their spread shows.
-        seeds: Their number.
+        between: The variance of the mean over the seeds, from their spread.
+        seeds: The number of seeds.
         looked_at: How many values it was chosen from.
     """
     error = math.sqrt(sampling + between)
     if error < 1e-12:
-        # What differs by nothing but the rounding of a mean does not differ.
+        # A difference that the rounding of a mean explains is none.
         return Difference(value, value, value, 1.0 if abs(value) < 1e-9 else 0.0)
     # Figures are between 0 and 1.
     freedom = (seeds - 1) * ((sampling + between) / between) ** 2 if between > 0 else math.inf
@@ -125,7 +125,7 @@ def of_error(value: float, sampling: float, between: float, seeds: int, looked_a
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for all of them being looked at (Holm 1979)."""
+    """P values adjusted for multiple comparisons (Holm 1979)."""
     count = len(p_values)
     adjusted = [0.0] * count
     largest = 0.0

@@ -1,16 +1,16 @@
-"""What meta classifiers rely on: the permutation importance of each input, from records."""
+"""The permutation importance of each input of meta classifiers, from records."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from oodbench.comparison.entrants import detector_identity, detector_labels
+from oodbench.comparison.compared import detector_identity, detector_labels
 from oodbench.records.record import Record
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much the AUROC of a meta classifier falls, on samples it was not fitted on, when one input is shuffled.
+    """How far the AUROC of a meta classifier falls on held-out samples when an input is shuffled.
 
     Attributes:
         detector: The meta classifier.
@@ -24,18 +24,18 @@ class Importance:
 
 
 def importances(records: Iterable[Record]) -> list[Importance]:
-    """Those that records report, largest input first."""
+    """The importances that records report, the most important input first."""
     reporting = [record for record in records if "importance" in record.detector.learnt]
     labels = detector_labels(reporting)
-    # All protocols of an exposure have the same fit.
+    # All protocols share the fit of an exposure.
     fits: dict[tuple[str, tuple[str, ...]], dict[int, Mapping[str, float]]] = {}
     for record in reporting:
-        who = labels[detector_identity(record)], tuple(record.exposed)
-        fits.setdefault(who, {})[record.seed] = record.detector.learnt["importance"]
-    return [Importance(*who, _over_seeds(list(by_seed.values()))) for who, by_seed in fits.items()]
+        key = labels[detector_identity(record)], tuple(record.exposed)
+        fits.setdefault(key, {})[record.seed] = record.detector.learnt["importance"]
+    return [Importance(*key, _over_seeds(list(by_seed.values()))) for key, by_seed in fits.items()]
 
 
-def _over_seeds(found: list[Mapping[str, float]]) -> dict[str, tuple[float, float | None]]:
-    every = {name: [one[name] for one in found if name in one] for name in found[0]}
-    spread = {name: (mean(falls), stdev(falls) if len(falls) > 1 else None) for name, falls in every.items()}
+def _over_seeds(fits: list[Mapping[str, float]]) -> dict[str, tuple[float, float | None]]:
+    by_input = {name: [fit[name] for fit in fits if name in fit] for name in fits[0]}
+    spread = {name: (mean(falls), stdev(falls) if len(falls) > 1 else None) for name, falls in by_input.items()}
     return dict(sorted(spread.items(), key=lambda item: -item[1][0]))

@@ -13,10 +13,10 @@ class Rank:
     """A place among detectors, 1 being the best.
 
     Attributes:
-        place: By the estimates.
+        place: The place by the estimates.
         low: Best place that the data leave possible.
         high: Worst place that they leave possible.
-        tied: Whether it is one of several that may stand first.
+        tied: Whether it is one of several detectors that may be the best.
     """
 
     place: int
@@ -28,8 +28,8 @@ class Rank:
 def ranks(estimates: Sequence[Estimate]) -> list[Rank]:
     """The rank of each estimate with an interval, larger being better.
 
-    All pairs are tested with Holm's adjustment. A detector stands no better than behind all that are better for sure
-    and no worse than before all that are worse for sure: simultaneous confidence intervals of the ranks (Mogstad,
+    All pairs are tested with Holm's adjustment. A detector ranks behind all that are significantly better and before
+    all that are significantly worse, which gives simultaneous confidence intervals of the ranks (Mogstad,
     Romano, Shaikh, Wilhelm 2024, Review of Economic Studies 91).
     """
     order = sorted(range(len(estimates)), key=lambda i: -estimates[i].value)
@@ -37,13 +37,13 @@ def ranks(estimates: Sequence[Estimate]) -> list[Rank]:
     pairs = list(combinations(order, 2))
     adjusted = holm([difference(estimates[better], estimates[worse]).p for better, worse in pairs])
     apart = {pair for pair, p in zip(pairs, adjusted, strict=True) if p < 1 - LEVEL}
-    found = []
+    ranked = []
     for index in range(len(estimates)):
         better = sum(worse == index for _, worse in apart)
         worse = sum(first == index for first, _ in apart)
-        found.append(Rank(place[index], 1 + better, len(estimates) - worse, tied=better == 0))
-    several = sum(rank.tied for rank in found) > 1
-    return [replace(rank, tied=rank.tied and several) for rank in found]
+        ranked.append(Rank(place[index], 1 + better, len(estimates) - worse, tied=better == 0))
+    several = sum(rank.tied for rank in ranked) > 1
+    return [replace(rank, tied=rank.tied and several) for rank in ranked]
 
 
 def tied_with_best(estimates: Sequence[Estimate]) -> list[bool]:

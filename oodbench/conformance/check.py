@@ -1,4 +1,4 @@
-"""What a check is, and what comes of it."""
+"""Checks and their results."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, descr
 
 
 class NonconformityError(AssertionError):
-    """A plugin does what it must not; the sentence says what, and what is expected."""
+    """A plugin breaks a promise; the message says what it does and what is expected."""
 
 
 class NotApplicableError(Exception):
-    """A check says nothing about this plugin, for the reason given."""
+    """A check does not apply to this plugin; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that plugins promise.
+    """A check of something that plugins promise.
 
     Attributes:
         name: What is promised.
@@ -32,29 +32,29 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a check, with the reason unless it passed."""
+class CheckResult:
+    """The result of a check; ``reason`` is empty if it passed."""
 
     check: str
     status: Literal["passed", "failed", "skipped"]
     reason: str = ""
 
 
-def outcomes(subject: Any, checks: list[Check]) -> Iterator[Outcome]:  # noqa: ANN401
+def run_checks(plugin: Any, checks: list[Check]) -> Iterator[CheckResult]:  # noqa: ANN401
     """Run all checks, one after the other."""
     for check in checks:
         try:
-            check.function(subject)
+            check.function(plugin)
         except (NonconformityError, OodbenchError) as broken:
-            yield Outcome(check.name, "failed", one_line(broken))
+            yield CheckResult(check.name, "failed", one_line(broken))
         except (NotApplicableError, CellSkippedError) as reason:
-            yield Outcome(check.name, "skipped", one_line(reason))
+            yield CheckResult(check.name, "skipped", one_line(reason))
         except FROM_OUTSIDE:
             raise
         except BaseException as error:
-            yield Outcome(check.name, "failed", f"it raised {described(error)}")
+            yield CheckResult(check.name, "failed", f"it raised {described(error)}")
         else:
-            yield Outcome(check.name, "passed")
+            yield CheckResult(check.name, "passed")
 
 
 def promise(name: str, checks: list[Check]) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:

@@ -16,7 +16,7 @@ from oodbench.conformance.check import Check, NonconformityError, NotApplicableE
 from oodbench.datasets.adapter import Card, DataMissingError, DatasetPlugin, Pool, Request
 from oodbench.errors import OodbenchError
 
-# So many images are looked at, spread evenly.
+# How many images are looked at, spread evenly.
 SOME = 64
 MANY = 5000
 
@@ -24,12 +24,12 @@ CHECKS: list[Check] = []
 
 
 @dataclass
-class Subject:
+class CheckedDataset:
     """An adapter that is checked.
 
     Attributes:
         plugin: The adapter.
-        parameters: What it is given.
+        parameters: Its parameters.
         root: The data folder.
     """
 
@@ -41,7 +41,7 @@ class Subject:
         """Read one split without network.
 
         Raises:
-            NotApplicableError: Its files are not there.
+            NotApplicableError: The files of the data set are not there.
         """
         try:
             with _no_network():
@@ -51,20 +51,20 @@ class Subject:
 
 
 @promise("its card says what it is", CHECKS)
-def has_a_card(subject: Subject) -> None:
+def has_a_card(checked: CheckedDataset) -> None:
     """Every field that people and boards need has a text."""
-    card = subject.plugin.card
-    texts = {one.name: getattr(card, one.name) for one in fields(Card) if one.name != "size"}
+    card = checked.plugin.card
+    texts = {entry.name: getattr(card, entry.name) for entry in fields(Card) if entry.name != "size"}
     empty = [name for name, text in texts.items() if not (isinstance(text, str) and text.strip())]
     if empty:
         raise NonconformityError(f"its card has no text about: {', '.join(empty)}")
 
 
 @promise("its splits hold images and labels", CHECKS)
-def holds_images_and_labels(subject: Subject) -> None:
+def holds_images_and_labels(checked: CheckedDataset) -> None:
     """Images are uint8 (H, W) or (H, W, 3), labels int64 (N,), and a split is what was asked for, or everything."""
     for split in ("train", "test"):
-        pool = subject.read(split)
+        pool = checked.read(split)
         n = len(pool.images)
         if n == 0:
             raise NonconformityError(f"its {split} split is empty")
@@ -84,17 +84,17 @@ def holds_images_and_labels(subject: Subject) -> None:
 
 
 @promise("reading it again gives the same", CHECKS)
-def repeats_itself(subject: Subject) -> None:
+def repeats_itself(checked: CheckedDataset) -> None:
     """The same images and labels in the same order."""
-    one, other = subject.read(), subject.read()
-    if not np.array_equal(one.labels, other.labels) or _digests(one, SOME) != _digests(other, SOME):
+    first, second = checked.read(), checked.read()
+    if not np.array_equal(first.labels, second.labels) or _digests(first, SOME) != _digests(second, SOME):
         raise NonconformityError("read twice, its images or labels differ; expected the same in the same order")
 
 
 @promise("an image depends on its index alone", CHECKS)
-def depends_on_the_index_alone(subject: Subject) -> None:
-    """Whatever was read before it, by however many workers."""
-    pool = subject.read()
+def depends_on_the_index_alone(checked: CheckedDataset) -> None:
+    """Neither the order of reading nor the number of threads matters."""
+    pool = checked.read()
     positions = _spread(len(pool.images), SOME)
     expected = [_digest(pool, position) for position in positions]
     backwards = [_digest(pool, position) for position in reversed(positions)][::-1]
@@ -108,9 +108,9 @@ def depends_on_the_index_alone(subject: Subject) -> None:
 
 
 @promise("its images are a sequence", CHECKS)
-def is_a_sequence(subject: Subject) -> None:
-    """It ends, and slices have the images of their indices."""
-    images = subject.read().images
+def is_a_sequence(checked: CheckedDataset) -> None:
+    """Indexing beyond its end raises IndexError, and slices hold the images of their indices."""
+    images = checked.read().images
     n = len(images)
     try:
         images[n]
@@ -123,9 +123,9 @@ def is_a_sequence(subject: Subject) -> None:
 
 
 @promise("train and test share no image", CHECKS)
-def separates_its_splits(subject: Subject) -> None:
-    """By content, or a classifier would be tested on what it was trained on."""
-    train, test = subject.read("train"), subject.read("test")
+def separates_its_splits(checked: CheckedDataset) -> None:
+    """Compared by content; otherwise a classifier would be tested on images that it was trained on."""
+    train, test = checked.read("train"), checked.read("test")
     if test.split == "all" or train.split == "all":
         raise NotApplicableError("it has no splits of its own")
     shared = set(_digests(train, MANY)) & set(_digests(test, MANY))
@@ -134,9 +134,9 @@ def separates_its_splits(subject: Subject) -> None:
 
 
 @promise("its classes have names, or none has", CHECKS)
-def names_its_classes(subject: Subject) -> None:
-    """A name for each label."""
-    pool = subject.read()
+def names_its_classes(checked: CheckedDataset) -> None:
+    """Every label has a name."""
+    pool = checked.read()
     if not pool.classes:
         raise NotApplicableError("it names no classes")
     if pool.labels.min() < 0 or pool.labels.max() >= len(pool.classes):
@@ -146,10 +146,10 @@ def names_its_classes(subject: Subject) -> None:
 
 
 @promise("it is no larger than its card says", CHECKS)
-def fits_its_card(subject: Subject) -> None:
+def fits_its_card(checked: CheckedDataset) -> None:
     """The official number of samples of a split is an upper limit."""
-    pool = subject.read()
-    official = subject.plugin.card.size.get(pool.split)
+    pool = checked.read()
+    official = checked.plugin.card.size.get(pool.split)
     if official is None:
         raise NotApplicableError(f"its card gives no size of the split {pool.split}")
     if len(pool.images) > official:
@@ -157,23 +157,23 @@ def fits_its_card(subject: Subject) -> None:
 
 
 @promise("reading it writes nothing", CHECKS)
-def writes_nothing(subject: Subject) -> None:
+def writes_nothing(checked: CheckedDataset) -> None:
     """The data folder is as it was."""
-    before = _listing(subject.root)
-    subject.read()
-    changed = before ^ _listing(subject.root)
+    before = _listing(checked.root)
+    checked.read()
+    changed = before ^ _listing(checked.root)
     if changed:
         raise NonconformityError(f"reading it changes {sorted(changed)[0][0]} in the data folder; expected nothing")
 
 
 @promise("in an empty folder it says what it looked for", CHECKS)
-def says_what_it_looked_for(subject: Subject) -> None:
-    """It is there anyway, or raises DataMissingError; nothing is downloaded without being asked for."""
+def says_what_it_looked_for(checked: CheckedDataset) -> None:
+    """It needs no files or raises DataMissingError; it downloads nothing unless asked to."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            subject.read(root=Path(folder))
+            checked.read(root=Path(folder))
         except NotApplicableError as missing:
-            if folder not in str(missing) and not subject.parameters:
+            if folder not in str(missing) and not checked.parameters:
                 raise NonconformityError(
                     f"without its files it says {str(missing)!r}; expected the folder it looked in"
                 ) from missing
@@ -197,18 +197,18 @@ def _digests(pool: Pool, some: int) -> list[str]:
 
 
 def _listing(folder: Path) -> set[tuple[str, int]]:
-    """Names and times of change below a folder; of so many only that a home folder is not searched for hours."""
-    found: set[tuple[str, int]] = set()
+    """Names and times of change of at most ``MANY`` files below a folder, as a home folder may hold very many."""
+    entries: set[tuple[str, int]] = set()
     for path in folder.rglob("*"):
-        found.add((str(path), path.lstat().st_mtime_ns))
-        if len(found) >= MANY:
+        entries.add((str(path), path.lstat().st_mtime_ns))
+        if len(entries) >= MANY:
             break
-    return found
+    return entries
 
 
 @contextmanager
 def _no_network() -> Iterator[None]:
-    """Whoever connects inside is told that it must not."""
+    """Inside, opening a network connection raises NonconformityError."""
     original = socket.socket.connect
 
     def refuse(*_: Any) -> NoReturn:  # noqa: ANN401

@@ -1,9 +1,9 @@
-"""The checks of detectors, on the small problem of ``problem``."""
+"""The checks of detectors, on the small trial of ``problem``."""
 
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oodbench.conformance import elsewhere
+from oodbench.conformance import other_process
 from oodbench.conformance.check import Check, NonconformityError, NotApplicableError, promise
 from oodbench.conformance.problem import UNKNOWN, problem
 from oodbench.datasets.adapter import DatasetPlugin
 from oodbench.detectors.plugin import Detector, DetectorPlugin
-from oodbench.detectors.selection import Chosen
+from oodbench.detectors.selection import SelectedDetector, with_inputs
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, described, one_line
 from oodbench.evaluation.metrics import auroc
 from oodbench.evidence import Evidence
-from oodbench.isolation import isolated
-from oodbench.parameters import annotation_of, defaults
-from oodbench.scoresheet import Prepared, prepare
-from oodbench.scoring import fit, refuse_changed_network, score, state_of
-from oodbench.trial import Trial
+from oodbench.registry.isolation import isolated
+from oodbench.registry.parameters import annotation_of, defaults
+from oodbench.runs.fitting import fit, refuse_changed_network, score, state_of
+from oodbench.runs.score_sheet import DetectorEvidence, DetectorScorer
+from oodbench.runs.trial import Trial
 
-# Sums of float32 depend a little on how many are added together.
+# Tolerance, relative to the span of the scores: float32 sums depend a little on the batch.
 ROUNDING = 1e-3
-# Standard errors that chance may be off by.
+# An AUROC may be off by so many standard errors by chance.
 SURPRISE = 4.0
 
 Scores = NDArray[np.float64]
@@ -37,85 +37,86 @@ CHECKS: list[Check] = []
 
 
 @dataclass
-class Subject:
+class CheckedDetector:
     """A detector that is checked.
 
     Attributes:
-        chosen: The detector with its parameters.
+        selected: The detector with its parameters.
         files: Local files that declare it, for other processes.
+        trial: The problem that it is tried on.
     """
 
-    chosen: Chosen
+    selected: SelectedDetector
     files: Sequence[str] = ()
     trial: Trial = field(default_factory=problem)
 
     @property
     def plugin(self) -> DetectorPlugin:
         """The detector."""
-        return self.chosen.plugin
+        return self.selected.plugin
 
     @cached_property
-    def prepared(self) -> Prepared:
-        """What it declares to need, on the problem."""
+    def detector_evidence(self) -> DetectorEvidence:
+        """The evidence that it declares to need, on the problem."""
         exposed = (UNKNOWN,) if self.plugin.fitted_on == "exposed" else ()
-        return prepare(self.trial, self.chosen, exposed)
+        return DetectorScorer(self.trial).evidence(self.selected, exposed)
 
     def view(self, which: Literal["known", "unknown"]) -> Evidence:
-        """What it scores of the test sets."""
+        """The evidence of the known or the unknown test set."""
         split = self.trial.test if which == "known" else self.trial.unknown[UNKNOWN]
-        return self.prepared.views[split.dataset, split.part]
+        return self.detector_evidence.score_evidence[split.dataset, split.use]
 
     @cached_property
     def tested(self) -> Evidence:
-        """Known test samples, then unknown ones."""
+        """The evidence of both test sets: known samples, then unknown ones."""
         return Evidence.concatenate([self.view("known"), self.view("unknown")])
 
     def fitted(self, chance: int = 0) -> Detector:
-        """A fresh one, fitted.
+        """Build and fit a new detector.
 
         Args:
-            chance: Where the process's random numbers stand; a detector's seed is its parameter alone.
+            chance: Seed of the process's random numbers, which must not matter: a detector's seed is its parameter.
         """
-        detector = self.plugin.build(self.chosen.parameters(self.trial.seed))
-        self.learn(detector, self.prepared.lesson, self.prepared.labels, chance)
+        detector = self.plugin.build(self.selected.parameters(self.trial.seed))
+        self.learn(detector, self.detector_evidence.fit_evidence, self.detector_evidence.labels, chance)
         return detector
 
-    def learn(self, detector: Detector, lesson: Evidence, labels: torch.Tensor, chance: int = 0) -> None:
-        """Fit, whatever it does to what it is given."""
+    def learn(self, detector: Detector, fit_evidence: Evidence, labels: torch.Tensor, chance: int = 0) -> None:
+        """Fit a detector on copies of evidence and labels."""
         with isolated(chance):
-            detector.fit(lesson.copy(), labels.clone())
+            detector.fit(fit_evidence.copy(), labels.clone())
 
     def scores(self, detector: Detector, evidence: Evidence | None = None, chance: int = 0) -> Scores:
-        """The scores of some evidence, by default of the test sets."""
-        given = (self.tested if evidence is None else evidence).copy()
+        """The scores of some evidence, by default of both test sets, float64 (N,)."""
+        own_evidence = (self.tested if evidence is None else evidence).copy()
         with torch.no_grad(), isolated(chance):
-            found = detector.score(given)
-        scores: Scores = torch.as_tensor(found).double().numpy()
+            returned = detector.score(own_evidence)
+        scores: Scores = torch.as_tensor(returned).double().numpy()
         return scores
 
     @cached_property
     def usual(self) -> Scores:
-        """What it usually says of the test sets.
+        """The scores of both test sets that others are compared with.
 
         Raises:
-            NotApplicableError: That is no finite number for each sample, so that nothing can be compared with it.
+            NotApplicableError: They are not one finite number for each sample.
         """
-        found = self.scores(self.fitted())
-        if found.shape != (len(self.tested),) or not np.isfinite(found).all():
+        scores = self.scores(self.fitted())
+        if scores.shape != (len(self.tested),) or not np.isfinite(scores).all():
             raise NotApplicableError("its scores are no finite numbers, one a sample, so nothing can be said of them")
-        return found
+        return scores
 
 
 @promise("it reads what it declares and nothing else", CHECKS)
-def reads_what_it_declares(subject: Subject) -> None:
-    """Parts of the evidence beyond ``needs`` are not there, and data sets are not read behind the harness's back."""
+def reads_what_it_declares(checked: CheckedDetector) -> None:
+    """It works without parts of the evidence beyond ``needs``, and reads no data sets by itself."""
     with _no_data_sets():
-        subject.scores(subject.fitted())
+        checked.scores(checked.fitted())
 
 
 @contextmanager
 def _no_data_sets() -> Iterator[None]:
-    """Whoever reads a data set inside is told that it must not."""
+    """Inside, reading a data set raises NonconformityError."""
     original = DatasetPlugin.read
 
     def refuse(plugin: DatasetPlugin, *_: object) -> NoReturn:
@@ -132,18 +133,18 @@ def _no_data_sets() -> Iterator[None]:
 
 
 @promise("its scores are finite numbers, one a sample", CHECKS)
-def gives_one_number_a_sample(subject: Subject) -> None:
+def gives_one_number_a_sample(checked: CheckedDetector) -> None:
     """Shape (N,), float32 or float64, no NaN, no infinity."""
-    detector = subject.fitted()
-    for evidence in (subject.view("known"), subject.view("unknown")):
+    detector = checked.fitted()
+    for evidence in (checked.view("known"), checked.view("unknown")):
         score(detector, evidence)
 
 
 @promise("a larger score means more unknown", CHECKS)
-def larger_is_more_unknown(subject: Subject) -> None:
+def larger_is_more_unknown(checked: CheckedDetector) -> None:
     """On unknown images that a network is unsure of, an AUROC far below one half is a flipped sign."""
-    area = auroc(subject.usual, _is_unknown(subject)) or 0.5
-    if area < 0.5 - SURPRISE * _standard_error(subject):
+    area = auroc(checked.usual, _is_unknown(checked)) or 0.5
+    if area < 0.5 - SURPRISE * _standard_error(checked):
         raise NonconformityError(
             f"its AUROC on a separable problem is {area:.3f}; expected at least 0.5: larger scores have to mean more "
             "unknown, so turn the sign"
@@ -151,100 +152,100 @@ def larger_is_more_unknown(subject: Subject) -> None:
 
 
 @promise("it finds nothing in shuffled labels", CHECKS)
-def finds_nothing_in_shuffled_labels(subject: Subject) -> None:
+def finds_nothing_in_shuffled_labels(checked: CheckedDetector) -> None:
     """Fitted on shuffled labels, it tells shuffled unknown from shuffled known samples no better than chance."""
-    _require_scores(subject)
+    _require_scores(checked)
     generator = np.random.default_rng(0)
-    labels = subject.prepared.labels
-    detector = subject.plugin.build(subject.chosen.parameters(subject.trial.seed))
+    labels = checked.detector_evidence.labels
+    detector = checked.plugin.build(checked.selected.parameters(checked.trial.seed))
     shuffled = labels[torch.from_numpy(generator.permutation(len(labels)))]
     try:
-        subject.learn(detector, subject.prepared.lesson, shuffled)
+        checked.learn(detector, checked.detector_evidence.fit_evidence, shuffled)
     except CellSkippedError as cause:
         raise NotApplicableError(f"shuffled labels teach it nothing: {one_line(cause)}") from cause
-    area = auroc(subject.scores(detector), generator.permutation(_is_unknown(subject))) or 0.5
-    if abs(area - 0.5) > SURPRISE * _standard_error(subject):
+    area = auroc(checked.scores(detector), generator.permutation(_is_unknown(checked))) or 0.5
+    if abs(area - 0.5) > SURPRISE * _standard_error(checked):
         raise NonconformityError(f"its AUROC on shuffled labels is {area:.3f}; expected one near 0.5")
 
 
 @promise("the scores of a sample do not depend on the size of the batch", CHECKS)
-def ignores_the_size_of_the_batch(subject: Subject) -> None:
+def ignores_the_size_of_the_batch(checked: CheckedDetector) -> None:
     """Samples alone, and seven at a time, score as all together."""
-    detector = _by_sample(subject)
-    few = torch.arange(0, len(subject.tested), 9)
+    detector = _by_sample(checked)
+    few = torch.arange(0, len(checked.tested), 9)
     for size in (1, 7):
-        pieces = [subject.scores(detector, subject.tested[some]) for some in torch.split(few, size)]
+        pieces = [checked.scores(detector, checked.tested[some]) for some in torch.split(few, size)]
         _require_same(
-            subject,
+            checked,
             np.concatenate(pieces),
-            subject.usual[few.numpy()],
+            checked.usual[few.numpy()],
             f"with {size} in a batch",
         )
 
 
 @promise("the scores of a sample do not depend on the order", CHECKS)
-def ignores_the_order(subject: Subject) -> None:
-    """Reversed, all score the same."""
-    detector = _by_sample(subject)
-    backwards = torch.arange(len(subject.tested) - 1, -1, -1)
-    _require_same(subject, subject.scores(detector, subject.tested[backwards])[::-1], subject.usual, "in reverse order")
+def ignores_the_order(checked: CheckedDetector) -> None:
+    """In reverse order, all samples score the same."""
+    detector = _by_sample(checked)
+    backwards = torch.arange(len(checked.tested) - 1, -1, -1)
+    _require_same(checked, checked.scores(detector, checked.tested[backwards])[::-1], checked.usual, "in reverse order")
 
 
 @promise("the scores of a sample do not depend on which others are scored", CHECKS)
-def ignores_the_company(subject: Subject) -> None:
+def ignores_the_company(checked: CheckedDetector) -> None:
     """Known samples without unknown ones score as with them, and so do some of them."""
-    detector = _by_sample(subject)
-    known = subject.scores(detector, subject.view("known"))
-    _require_same(subject, known, subject.usual[: len(known)], "without unknown samples")
-    _require_same(subject, subject.scores(detector, subject.tested[::3]), subject.usual[::3], "for every third sample")
+    detector = _by_sample(checked)
+    known = checked.scores(detector, checked.view("known"))
+    _require_same(checked, known, checked.usual[: len(known)], "without unknown samples")
+    _require_same(checked, checked.scores(detector, checked.tested[::3]), checked.usual[::3], "for every third sample")
 
 
 @promise("the same seed gives the same scores", CHECKS)
-def repeats_itself(subject: Subject) -> None:
-    """Whatever random numbers the process is at."""
-    again = subject.scores(subject.fitted(chance=1), chance=2)
-    if not np.array_equal(again, subject.usual):
+def repeats_itself(checked: CheckedDetector) -> None:
+    """The state of the process's random numbers does not matter."""
+    again = checked.scores(checked.fitted(chance=1), chance=2)
+    if not np.array_equal(again, checked.usual):
         raise NonconformityError(
-            f"fitted and scored again, {int((again != subject.usual).sum())} of {len(again)} scores differ; expected "
+            f"fitted and scored again, {int((again != checked.usual).sum())} of {len(again)} scores differ; expected "
             "none: draw random numbers from a generator made of a parameter `seed`, and keep own networks in eval mode"
         )
 
 
 @promise("fitting again forgets what was learnt before", CHECKS)
-def refitting_forgets(subject: Subject) -> None:
-    """After other samples, it learns from these as a fresh one does."""
-    lesson, labels = subject.prepared.lesson, subject.prepared.labels
+def refitting_forgets(checked: CheckedDetector) -> None:
+    """Fitted to other samples before, it scores as a detector that was not."""
+    fit_evidence, labels = checked.detector_evidence.fit_evidence, checked.detector_evidence.labels
     half = torch.arange(len(labels)) % 2 == 0
-    detector = subject.plugin.build(subject.chosen.parameters(subject.trial.seed))
+    detector = checked.plugin.build(checked.selected.parameters(checked.trial.seed))
     try:
-        subject.learn(detector, lesson[half], labels[half])
+        checked.learn(detector, fit_evidence[half], labels[half])
     except CellSkippedError as cause:
         raise NotApplicableError(f"half of the samples teach it nothing: {one_line(cause)}") from cause
-    subject.learn(detector, lesson, labels)
+    checked.learn(detector, fit_evidence, labels)
     _require_same(
-        subject, subject.scores(detector), subject.usual, "after an earlier fit to other samples", exactly=True
+        checked, checked.scores(detector), checked.usual, "after an earlier fit to other samples", exactly=True
     )
 
 
 @promise("scoring teaches it nothing", CHECKS)
-def scoring_teaches_nothing(subject: Subject) -> None:
-    """Unknown samples that were scored change neither later scores nor what a fresh one learns."""
-    detector = subject.fitted()
+def scoring_teaches_nothing(checked: CheckedDetector) -> None:
+    """Scoring unknown samples changes neither later scores nor what a new detector learns."""
+    detector = checked.fitted()
     for _ in range(2):
-        subject.scores(detector, subject.view("unknown"))
-    _require_same(subject, subject.scores(detector), subject.usual, "after unknown samples were scored", exactly=True)
-    fresh = subject.scores(subject.fitted())
-    _require_same(subject, fresh, subject.usual, "fitted after another one had scored unknown samples", exactly=True)
+        checked.scores(detector, checked.view("unknown"))
+    _require_same(checked, checked.scores(detector), checked.usual, "after unknown samples were scored", exactly=True)
+    fresh = checked.scores(checked.fitted())
+    _require_same(checked, fresh, checked.usual, "fitted after another one had scored unknown samples", exactly=True)
 
 
 @promise("scores that it has returned stay what they were", CHECKS)
-def returns_memory_of_its_own(subject: Subject) -> None:
-    """They are not the memory that it writes its next scores to."""
-    detector = subject.fitted()
+def returns_memory_of_its_own(checked: CheckedDetector) -> None:
+    """Scoring again does not overwrite the tensor that was returned before."""
+    detector = checked.fitted()
     with torch.no_grad(), isolated(0):
-        first = detector.score(subject.view("known").copy())
+        first = detector.score(checked.view("known").copy())
         kept = torch.as_tensor(first).clone()
-        detector.score(subject.view("unknown").copy())
+        detector.score(checked.view("unknown").copy())
     if not torch.equal(torch.as_tensor(first).nan_to_num(), kept.nan_to_num()):
         raise NonconformityError(
             "the scores that it returned changed when it scored other samples; expected a new tensor each time"
@@ -252,58 +253,62 @@ def returns_memory_of_its_own(subject: Subject) -> None:
 
 
 @promise("what it reports to have learnt can be recorded", CHECKS)
-def reports_plain_values(subject: Subject) -> None:
+def reports_plain_values(checked: CheckedDetector) -> None:
     """``learnt`` is a dict of numbers, texts, lists and mappings."""
-    parameters = subject.chosen.parameters(subject.trial.seed)
-    fit(subject.plugin, parameters, subject.prepared.lesson, subject.prepared.labels)
+    parameters = checked.selected.parameters(checked.trial.seed)
+    fit(checked.plugin, parameters, checked.detector_evidence.fit_evidence, checked.detector_evidence.labels)
 
 
-@promise("each parameter changes something, or is declared inert", CHECKS)
-def parameters_matter(subject: Subject) -> None:
-    """Some other value of each gives other scores."""
-    target = subject.plugin.target
+@promise("each parameter changes something, or is declared to have no effect", CHECKS)
+def parameters_matter(checked: CheckedDetector) -> None:
+    """For each parameter, some other value gives other scores."""
+    target = checked.plugin.target
     offered = defaults(target)
     if not offered:
         raise NotApplicableError("it has no parameters")
-    parameters = subject.chosen.parameters(subject.trial.seed)
+    parameters = checked.selected.parameters(checked.trial.seed)
     untried = []
     for name, parameter in offered.items():
-        if name in subject.plugin.inert:
+        if name in checked.plugin.no_effect_on_scores:
             continue
-        changes = _changes_scores(subject, name, _others(annotation_of(target, parameter), parameters[name], subject))
+        changes = _changes_scores(
+            checked, name, _other_values(annotation_of(target, parameter), parameters[name], checked)
+        )
         if changes is None:
             untried.append(name)
         elif not changes:
             raise NonconformityError(
                 f"other values of its parameter {name!r} than {parameters[name]!r} change no score; expected some, or "
-                f"inert=({name!r},) in its decorator"
+                f"no_effect_on_scores=({name!r},) in its decorator"
             )
     if len(untried) == len(offered):
         raise NotApplicableError(f"no other value is known of: {', '.join(untried)}")
 
 
 @promise("it leaves the evidence as it was", CHECKS)
-def leaves_the_evidence(subject: Subject) -> None:
-    """It works on copies."""
-    parameters = subject.chosen.parameters(subject.trial.seed)
-    fitted = fit(subject.plugin, parameters, subject.prepared.lesson, subject.prepared.labels)
-    score(fitted.detector, subject.tested)
+def leaves_the_evidence(checked: CheckedDetector) -> None:
+    """It does not change the evidence in place."""
+    parameters = checked.selected.parameters(checked.trial.seed)
+    fitted = fit(checked.plugin, parameters, checked.detector_evidence.fit_evidence, checked.detector_evidence.labels)
+    score(fitted.detector, checked.tested)
 
 
 @promise("it leaves the classifier as it was", CHECKS)
-def leaves_the_classifier(subject: Subject) -> None:
-    """Its weights, running statistics and modes."""
-    if subject.prepared.pieces is None:
+def leaves_the_classifier(checked: CheckedDetector) -> None:
+    """It changes no weights, running statistics or modes."""
+    if checked.detector_evidence.network_parts is None:
         raise NotApplicableError("it is not given the classifier")
-    subject.scores(subject.fitted())
-    refuse_changed_network(state_of(subject.trial.observatory.classifier.network), subject.prepared.pieces.network)
+    checked.scores(checked.fitted())
+    refuse_changed_network(
+        state_of(checked.trial.collector.classifier.network), checked.detector_evidence.network_parts.network
+    )
 
 
 @promise("fitted, it can be sent to another process", CHECKS)
-def can_be_sent(subject: Subject) -> None:
-    """It pickles, and scores the same there."""
-    detector = _by_sample(subject)
-    some = subject.tested[::10]
+def can_be_sent(checked: CheckedDetector) -> None:
+    """It can be pickled, and scores the same in another process."""
+    detector = _by_sample(checked)
+    some = checked.tested[::10]
     try:
         packed = pickle.dumps((detector, some))
     except FROM_OUTSIDE:
@@ -313,96 +318,100 @@ def can_be_sent(subject: Subject) -> None:
             f"it cannot be pickled: {described(cause)}; expected its state to be plain data, "
             "and itself to be defined at the top of a module"
         ) from cause
-    found = elsewhere.scores(packed, subject.files)
-    if isinstance(found, str):
-        raise NonconformityError(f"in another process it fails: {found}")
-    _require_same(subject, found, subject.scores(detector, some), "in another process")
+    scores = other_process.scores(packed, checked.files)
+    if isinstance(scores, str):
+        raise NonconformityError(f"in another process it fails: {scores}")
+    _require_same(checked, scores, checked.scores(detector, some), "in another process")
 
 
-def _by_sample(subject: Subject) -> Detector:
+def _by_sample(checked: CheckedDetector) -> Detector:
     """A fitted detector whose scores can be compared sample by sample."""
-    if subject.plugin.by_chance:
-        raise NotApplicableError("its scores are declared to be drawn by chance")
-    _require_scores(subject)
-    return subject.fitted()
+    if checked.plugin.stochastic:
+        raise NotApplicableError("its scores are declared to be random")
+    _require_scores(checked)
+    return checked.fitted()
 
 
-def _require_scores(subject: Subject) -> None:
-    """Leave a check to the one of scores, if they are what is wrong."""
-    _ = subject.usual
+def _require_scores(checked: CheckedDetector) -> None:
+    """Skip a check whose subject are the scores, if these are invalid; another check reports that."""
+    _ = checked.usual
 
 
-def _is_unknown(subject: Subject) -> NDArray[np.bool_]:
-    known, unknown = len(subject.view("known")), len(subject.view("unknown"))
+def _is_unknown(checked: CheckedDetector) -> NDArray[np.bool_]:
+    known, unknown = len(checked.view("known")), len(checked.view("unknown"))
     return np.arange(known + unknown) >= known
 
 
-def _standard_error(subject: Subject) -> float:
-    """Of the AUROC of a detector that tells nothing (Mann, Whitney 1947)."""
-    known, unknown = len(subject.view("known")), len(subject.view("unknown"))
+def _standard_error(checked: CheckedDetector) -> float:
+    """Standard error of the AUROC of an uninformative detector (Mann, Whitney 1947)."""
+    known, unknown = len(checked.view("known")), len(checked.view("unknown"))
     return float(np.sqrt((known + unknown + 1) / (12 * known * unknown)))
 
 
-def _require_same(subject: Subject, found: Scores, expected: Scores, where: str, *, exactly: bool = False) -> None:
-    spread = float(np.ptp(subject.usual)) or 1.0
+def _require_same(
+    checked: CheckedDetector, scores: Scores, expected: Scores, where: str, *, exactly: bool = False
+) -> None:
+    spread = float(np.ptp(checked.usual)) or 1.0
     tolerance = 0.0 if exactly else ROUNDING * spread
-    # Said this way round, NaN is off.
-    off = ~(np.abs(found - expected) <= tolerance) if found.shape == expected.shape else np.ones(1, dtype=bool)
+    # Written so that NaN counts as a difference.
+    off = ~(np.abs(scores - expected) <= tolerance) if scores.shape == expected.shape else np.ones(1, dtype=bool)
     if off.any():
         raise NonconformityError(
             f"{where}, {int(off.sum())} of {len(off)} scores differ by up to "
-            f"{np.abs(found - expected).max():.3g} (all of them span {spread:.3g}); expected the same scores"
-            if found.shape == expected.shape
-            else f"{where}, it returns scores of shape {found.shape}; expected {expected.shape}"
+            f"{np.abs(scores - expected).max():.3g} (all of them span {spread:.3g}); expected the same scores"
+            if scores.shape == expected.shape
+            else f"{where}, it returns scores of shape {scores.shape}; expected {expected.shape}"
         )
 
 
-def _changes_scores(subject: Subject, name: str, values: Sequence[object]) -> bool | None:
-    """Whether another value of a parameter changes a score; None if none of the values can be had."""
+def _changes_scores(checked: CheckedDetector, name: str, values: Sequence[object]) -> bool | None:
+    """Whether another value of a parameter changes a score; None if the detector refuses all of them."""
     could = None
     for value in values:
         try:
-            given = dict(subject.chosen.given) | {name: value}
-            other = Subject(Chosen(subject.chosen.name, subject.plugin, given, subject.chosen.provider), subject.files)
-            found = other.scores(other.fitted())
+            parameters = dict(checked.selected.given) | {name: value}
+            variant = CheckedDetector(with_inputs(replace(checked.selected, given=parameters)), checked.files)
+            scores = variant.scores(variant.fitted())
         except (Exception, SystemExit):  # that the value is refused is no mistake
             continue
         could = False
-        if found.shape != subject.usual.shape or not np.allclose(found, subject.usual, rtol=1e-6, atol=0):
+        if scores.shape != checked.usual.shape or not np.allclose(scores, checked.usual, rtol=1e-6, atol=0):
             return True
     return could
 
 
-def _others(annotation: Any, value: Any, subject: Subject) -> list[object]:  # noqa: ANN401
-    """Other values of a type."""
+def _other_values(annotation: Any, value: Any, checked: CheckedDetector) -> list[object]:  # noqa: ANN401
+    """Values of a parameter's type that differ from its own."""
     options = [annotation, *_members(annotation)]
-    found: list[object] = [one for option in options if get_origin(option) is Literal for one in get_args(option)]
+    candidates: list[object] = [
+        literal for option in options if get_origin(option) is Literal for literal in get_args(option)
+    ]
     if bool in options or isinstance(value, bool):
-        found.append(not value)
+        candidates.append(not value)
     elif float in options or isinstance(value, float):
         base = value or 1.0
-        found += [base / 2, base * 1.5, 0.5, 0.9, 0.1, base * 10]
+        candidates += [base / 2, base * 1.5, 0.5, 0.9, 0.1, base * 10]
     elif int in options or isinstance(value, int):
         base = value or 1
-        found += [base + 1, base * 2, max(1, base // 2), 1, 3]
+        candidates += [base + 1, base * 2, max(1, base // 2), 1, 3]
     if str in options:
-        found += [name for name, _ in subject.trial.observatory.classifier.network.named_modules() if name]
+        candidates += [name for name, _ in checked.trial.collector.classifier.network.named_modules() if name]
     for option in options:
         if get_origin(option) in (list, tuple):
-            found += _sequences(option, subject)
-    return [one for one in found if one != value]
+            candidates += _sequences(option, checked)
+    return [candidate for candidate in candidates if candidate != value]
 
 
 def _members(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
     """The types that a union is made of."""
-    for one in get_args(annotation):
-        if get_origin(one) is not None or isinstance(one, type):
-            yield one
+    for member in get_args(annotation):
+        if get_origin(member) is not None or isinstance(member, type):
+            yield member
 
 
-def _sequences(option: Any, subject: Subject) -> list[object]:  # noqa: ANN401
+def _sequences(option: Any, checked: CheckedDetector) -> list[object]:  # noqa: ANN401
     (kind, *_) = get_args(option) or (str,)
     make = get_origin(option)
     if kind is str:
-        return [make(("max-softmax",)), make(("energy", "random"))] if "scores" in subject.plugin.needs else []
+        return [make(("max-softmax",)), make(("energy", "random"))] if "scores" in checked.plugin.needs else []
     return [make([kind(1), *(kind(2 + i) for i in range(n))]) for n in range(6)]

@@ -4,58 +4,59 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oodbench import registry
-from oodbench.conformance import datasets, detectors, elsewhere
-from oodbench.conformance.check import Check, Outcome, outcomes
+from oodbench.conformance import datasets, detectors, other_process
+from oodbench.conformance.check import Check, CheckResult, run_checks
 from oodbench.datasets.adapter import DatasetPlugin, load_dataset
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.detectors.selection import Broken, Chosen, Provider, choose
+from oodbench.detectors.selection import BrokenDetector, Provider, SelectedDetector, select, with_inputs
 from oodbench.errors import UsageError
-from oodbench.folders import data_folder
-from oodbench.parameters import split_spec
+from oodbench.files.folders import data_folder
+from oodbench.registry.parameters import split_spec
 
 Plugin = str | DetectorPlugin | DatasetPlugin
-Subject = detectors.Subject | datasets.Subject
+CheckedPlugin = detectors.CheckedDetector | datasets.CheckedDataset
 
 
-def subject_of(plugin: Plugin, files: Sequence[Path] = (), data: Path | None = None) -> Subject:
-    """What is checked: a detector, or else a data set, of that name with parameters, or a plugin itself.
+def checked_plugin(plugin: Plugin, files: Sequence[Path] = (), data: Path | None = None) -> CheckedPlugin:
+    """Load a plugin for its checks.
 
     Args:
-        plugin: The plugin.
+        plugin: A plugin, or a name with parameters; a name is looked up as a detector first, then as a data set.
         files: Local files that declare it.
         data: The data folder.
 
     Raises:
-        UsageError: There is neither.
+        UsageError: No detector and no data set has this name.
         MissingPrerequisiteError: It cannot be loaded.
     """
     if isinstance(plugin, DatasetPlugin):
-        return datasets.Subject(plugin, {}, data_folder(data))
+        return datasets.CheckedDataset(plugin, {}, data_folder(data))
     if isinstance(plugin, DetectorPlugin):
-        return detectors.Subject(Chosen(plugin.name, plugin, {}, Provider(plugin.target.__module__, "0")))
+        selected = SelectedDetector(plugin.name, plugin, {}, Provider(plugin.target.__module__, "0"))
+        return detectors.CheckedDetector(with_inputs(selected) if "scores" in plugin.needs else selected)
     name, parameters = split_spec(plugin)
     try:
         registry.get("detectors", name)
     except UsageError as no_detector:
         try:
-            return datasets.Subject(load_dataset(name), parameters, data_folder(data))
+            return datasets.CheckedDataset(load_dataset(name), parameters, data_folder(data))
         except UsageError as no_dataset:
             if name in registry.entries("datasets"):
                 raise
             raise no_detector from no_dataset
-    (chosen,) = choose([plugin])
-    assert not isinstance(chosen, Broken), "one alone that cannot be loaded is raised"
-    return detectors.Subject(chosen, [str(file) for file in files])
+    (chosen,) = select([plugin])
+    assert not isinstance(chosen, BrokenDetector), "one alone that cannot be loaded is raised"
+    return detectors.CheckedDetector(chosen, [str(file) for file in files])
 
 
-def checks_of(subject: Subject) -> list[Check]:
-    """All checks of its kind."""
-    return detectors.CHECKS if isinstance(subject, detectors.Subject) else datasets.CHECKS
+def checks_of(checked: CheckedPlugin) -> list[Check]:
+    """All checks of a plugin's kind."""
+    return detectors.CHECKS if isinstance(checked, detectors.CheckedDetector) else datasets.CHECKS
 
 
-def report(subject: Subject) -> list[Outcome]:
-    """Run all checks."""
+def report(checked: CheckedPlugin) -> list[CheckResult]:
+    """Run all checks of a plugin."""
     try:
-        return list(outcomes(subject, checks_of(subject)))
+        return list(run_checks(checked, checks_of(checked)))
     finally:
-        elsewhere.close()
+        other_process.close()

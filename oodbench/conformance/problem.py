@@ -1,24 +1,23 @@
-"""A small real problem that detectors are tried on: a trained network, and unknown images that it is unsure of."""
+"""A small trial that detectors are checked on: a trained network, and unknown images that it is unsure of."""
 
 import hashlib
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oodbench.cache.entries import NoCache
 from oodbench.cache.tensor_files import content_sha256
+from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.cnn import cnn
-from oodbench.classifiers.store import Classifier
 from oodbench.classifiers.training import train
-from oodbench.datasets.splits import UNKNOWN_LABEL, Part, Split
-from oodbench.evidence.evidence import Evidence
-from oodbench.evidence.observation import Observatory
-from oodbench.progress import silent
-from oodbench.suites.suite import Suite, Training
-from oodbench.trial import Trial
+from oodbench.datasets.splits import UNKNOWN_LABEL, Split, Use
+from oodbench.evidence.collector import EvidenceCollector
+from oodbench.machine.progress import silent
+from oodbench.runs.trial import SuiteIdentity, Trial
+from oodbench.suites.schema import Training
 
 SIZE = 12
 CLASSES = 4
@@ -28,17 +27,17 @@ TRAINING = Training(epochs=6, batch_size=32, learning_rate=3e-3)
 
 
 def known_images(n: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """A bright bar along one of four directions, for some samples with a weaker one of another class across it.
+    """A bright bar along one of four directions; some images have a weaker bar of another class across it.
 
     Returns:
         uint8 (N, 1, 12, 12), and the classes, int64 (N,).
     """
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, CLASSES, n)
-    other = (labels + generator.integers(1, CLASSES, n)) % CLASSES
+    second_class = (labels + generator.integers(1, CLASSES, n)) % CLASSES
     # The second bar of one sample in four is about as bright as the first: the network will be wrong at times.
     weaker = np.where(generator.random(n) < 0.25, generator.uniform(0.7, 1.1, n), 0)
-    images = _bars(labels, generator) + weaker[:, None, None] * _bars(other, generator)
+    images = _bars(labels, generator) + weaker[:, None, None] * _bars(second_class, generator)
     return _drawn(images, generator), labels.astype(np.int64)
 
 
@@ -70,38 +69,24 @@ def problem() -> Trial:
     images, labels = torch.from_numpy(train_split.images), torch.from_numpy(train_split.labels)
     network = train(partial(cnn, 1, SIZE, CLASSES), images, labels, TRAINING, SEED, silent)
     classifier = Classifier("cnn", network, content_sha256(network.state_dict()))
-    suite = Suite.model_validate({"name": "conformance", "version": 1, "known": KNOWN, "unknown": {UNKNOWN: {}}})
     return Trial(
-        suite,
-        SEED,
-        None,
-        None,
-        _InMemory(classifier, Path(), train_split.images[0], silent),
-        train_split,
-        _known("meta", 240, 2),
-        _known("test", 200, 3),
-        {UNKNOWN: _split(UNKNOWN, "exposed", unknown_images(120, 4), np.full(120, UNKNOWN_LABEL))},
-        {UNKNOWN: _split(UNKNOWN, "unknown", unknown_images(200, 5), np.full(200, UNKNOWN_LABEL))},
-        lambda needs: 0.0,
+        suite=SuiteIdentity("conformance", 1, None, {KNOWN: "-", UNKNOWN: "-"}, {}),
+        seed=SEED,
+        collector=EvidenceCollector(classifier, NoCache(), train_split.images[0], silent),
+        train=train_split,
+        meta=_known("meta", 240, 2),
+        test=_known("test", 200, 3),
+        exposed={UNKNOWN: _split(UNKNOWN, "exposed", unknown_images(120, 4), np.full(120, UNKNOWN_LABEL))},
+        unknown={UNKNOWN: _split(UNKNOWN, "unknown", unknown_images(200, 5), np.full(200, UNKNOWN_LABEL))},
+        evidence_ms=lambda needs: 0.0,
     )
 
 
-class _InMemory(Observatory):
-    """Nothing of it is worth a file."""
-
-    def _collected(self, split: Split, parts: tuple[str, ...]) -> Evidence:
-        from oodbench.evidence.collection import collect
-
-        return collect(
-            self.classifier.network, split.images, silent, "", parts=parts, to_input=self.classifier.to_input
-        )
+def _known(use: Use, n: int, seed: int) -> Split:
+    return _split(KNOWN, use, *known_images(n, seed))
 
 
-def _known(part: Part, n: int, seed: int) -> Split:
-    return _split(KNOWN, part, *known_images(n, seed))
-
-
-def _split(name: str, part: Part, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
+def _split(name: str, use: Use, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
     digests = np.array([hashlib.sha256(image.tobytes()).hexdigest()[:32].encode() for image in images])
     indices = np.arange(len(labels), dtype=np.int64)
-    return Split(name, part, name, "drawn", "all", images, labels, indices, digests, len(labels), None)
+    return Split(name, use, name, "drawn", "all", images, labels, indices, digests, len(labels), None)

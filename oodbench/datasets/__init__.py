@@ -1,1 +1,4 @@
-"""Data sets: adapters with a card each, brought to a suite's input and drawn into disjoint splits."""
+"""Data sets: adapters that read them, conversion to the suite's input, and disjoint splits.
+
+This room must not know classifiers or detectors.
+"""

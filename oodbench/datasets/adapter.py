@@ -1,4 +1,4 @@
-"""The contract of a data set adapter: a card that says what it is, and a function that reads one of its splits."""
+"""The contract of a data set adapter: a card that describes the data set, and a function that reads a split."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,36 +10,36 @@ from numpy.typing import NDArray
 
 from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
-from oodbench.parameters import resolve
+from oodbench.registry.parameters import resolve_parameters
 
 Image = NDArray[np.uint8]
 
 
 class DataMissingError(MissingPrerequisiteError):
-    """The files of a data set are not there.
+    """The files of a data set are missing.
 
     Attributes:
-        looked_for: What was looked for, and where.
+        looked_for: Description of the missing files, with their path.
         downloadable: Whether ``download=True`` would get them.
     """
 
-    def __init__(self, looked_for: str, *, downloadable: bool) -> None:
-        super().__init__(f"looked for {looked_for}")
+    def __init__(self, looked_for: str, *, downloadable: bool, sentence: str | None = None) -> None:
+        super().__init__(sentence or f"looked for {looked_for}")
         self.looked_for = looked_for
         self.downloadable = downloadable
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a data set is, for people and for boards.
+    """Description of a data set, shown to users and on leaderboards.
 
     Attributes:
         summary: One sentence.
         licence: Terms of use, as its authors state them.
         citation: Whom to cite.
-        shape: Shape of one image as it is stored, such as ``28×28``.
-        size: Official number of samples of each split; empty if there is none.
-        source: Where it comes from.
+        shape: Shape of an image as it is stored, such as ``28×28``.
+        size: Official number of samples of each split; empty if there are no official splits.
+        source: Where the data set can be obtained.
     """
 
     summary: str
@@ -52,14 +52,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Request:
-    """What an adapter is asked for.
+    """A request to an adapter to read a split.
 
     Attributes:
         root: The data folder (``--data``).
         split: ``train`` or ``test``.
-        download: Whether it may use the network.
-        channels: Channels of the suite's input, for adapters that make images up.
-        resolution: Height and width that images are first brought to, for the same adapters.
+        download: Whether the adapter may use the network.
+        channels: Number of channels of the suite's input, for adapters that generate images.
+        resolution: Height and width that images are first resized to, for adapters that generate images.
     """
 
     root: Path
@@ -71,14 +71,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Pool:
-    """The samples that an adapter found.
+    """The samples that an adapter returns for a request.
 
     Attributes:
         images: N arrays of uint8, (H, W) or (H, W, 3), light ink on dark ground where there is ink. They may be read
             lazily and differ in size.
-        labels: int64 (N,), the class of each image; of no meaning in unknown sets.
-        split: The split it really is: ``all`` where the data set has no train and test splits.
-        classes: The name of each class by its number, where the adapter knows it.
+        labels: int64 (N,), the class of each image; ignored in unknown sets.
+        split: The split that was read; ``all`` if the data set has no train and test splits.
+        classes: Names of the classes, by label; empty if the adapter does not know them.
     """
 
     images: Sequence[Image] | Image
@@ -89,28 +89,28 @@ class Pool:
 
 @dataclass(frozen=True)
 class DatasetPlugin:
-    """A named adapter: what ``@oodbench.dataset`` makes of a function."""
+    """A named adapter, made by the decorator ``@oodbench.dataset`` from a function."""
 
     name: str
     card: Card
     function: Callable[..., Pool]
 
     def read(self, request: Request, parameters: Mapping[str, object]) -> Pool:
-        """Read one split.
+        """Read a split.
 
         Raises:
-            DataMissingError: Its files are not there.
+            DataMissingError: Its files are missing.
             UsageError: A parameter is wrong, or the files are broken.
         """
-        return self.function(request, **resolve(self.name, self.function, parameters))
+        return self.function(request, **resolve_parameters(self.name, self.function, parameters))
 
 
 def dataset(name: str, *, card: Card) -> Callable[[Callable[..., Pool]], DatasetPlugin]:
-    """Make a data set adapter of a function ``(request, *, parameters…) -> Pool``.
+    """Decorator that makes a function ``(request, *, parameters…) -> Pool`` a data set adapter.
 
     Args:
         name: The name that users type.
-        card: What the data set is.
+        card: Description of the data set.
     """
 
     def decorate(function: Callable[..., Pool]) -> DatasetPlugin:
@@ -125,7 +125,7 @@ def load_dataset(name: str) -> DatasetPlugin:
     """Import a data set adapter.
 
     Raises:
-        UsageError: The name is unknown, or what it is loaded from is no adapter.
+        UsageError: The name is unknown, or its target is not a data set adapter.
         MissingPrerequisiteError: Its package cannot be imported.
     """
     entry = registry.get("datasets", name)
@@ -137,7 +137,7 @@ def load_dataset(name: str) -> DatasetPlugin:
 
 @dataclass(frozen=True)
 class LazyImages(Sequence[Image]):
-    """N images of which each is made or read when it is asked for."""
+    """A sequence of n images, each of which ``make(index)`` reads or generates when it is accessed."""
 
     n: int
     make: Callable[[int], Image]

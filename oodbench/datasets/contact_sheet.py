@@ -1,4 +1,4 @@
-"""A picture of a data set as a classifier sees it, for a person to check."""
+"""Contact sheet: sample images of a data set as the classifier sees them, for inspection by eye."""
 
 from pathlib import Path
 
@@ -6,12 +6,14 @@ import numpy as np
 from PIL import Image as Pillow
 
 from oodbench import registry
-from oodbench.atomic import write_output
 from oodbench.datasets.preparation import prepare
+from oodbench.datasets.sources import resolve_source
 from oodbench.datasets.splits import read_pool
 from oodbench.errors import UsageError
-from oodbench.parameters import split_spec
-from oodbench.suites.suite import Source, Suite, read_suite
+from oodbench.files.atomic import write_output
+from oodbench.registry.parameters import split_spec
+from oodbench.suites.reading import read_suite
+from oodbench.suites.schema import Source, Suite
 
 ROWS, COLUMNS = 8, 16
 GAP = 2
@@ -23,9 +25,9 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
 
     Args:
         spec: Name of a data set of the suite, or an adapter with parameters (``imagefolder:PATH``).
-        suite_name: The suite; None takes the first one that has the data set.
+        suite_name: The suite whose input is used; None takes the first suite that has the data set.
         root: The data folder.
-        file: Where to draw it, a .png.
+        file: The .png file to write.
         download: Whether the network may be used.
 
     Returns:
@@ -36,10 +38,10 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
     """
     if file.suffix.lower() != ".png":
         raise UsageError(f"the contact sheet {file} should be a .png file.")
-    suite = read_suite(suite_name) if suite_name else _suite_with(spec)
+    suite = read_suite(suite_name).suite if suite_name else _suite_with(spec)
     adapter, parameters = split_spec(spec)
     source = suite.sources().get(spec) or Source(adapter=adapter, parameters=parameters)
-    pool = read_pool(source, root, suite, "test", download=download)
+    pool = read_pool(resolve_source(spec, source), root, suite.input, "test", download=download)
     chosen = np.linspace(0, len(pool.images) - 1, min(ROWS * COLUMNS, len(pool.images))).astype(int)
     images = prepare([pool.images[index] for index in chosen], suite.input)
     side = suite.input.size + GAP
@@ -56,8 +58,8 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
 
 
 def _suite_with(spec: str) -> Suite:
-    """The first registered suite that has the data set; else the first one."""
-    suites = [read_suite(name) for name in registry.entries("suites")]
+    """The first registered suite that has the data set; else the first registered suite."""
+    suites = [read_suite(name).suite for name in registry.entries("suites")]
     name = split_spec(spec)[0]
     matching = [
         suite

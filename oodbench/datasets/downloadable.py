@@ -1,4 +1,4 @@
-"""Public data sets through torchvision's classes; they use the network only where that is allowed."""
+"""Public data sets, read by torchvision; the network is used only if the request allows it."""
 
 import io
 import re
@@ -67,11 +67,11 @@ def mnist(request: Request) -> Pool:
 
     raw = request.root / "MNIST" / "raw"
     files = [
-        raw / f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        raw / f"{prefix}-{kind}" for prefix in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
     ]
     train = request.split == "train"
-    found = _found(lambda download: MNIST(request.root, train=train, download=download), request, files)
-    return Pool(found.data.numpy(), found.targets.numpy().astype(np.int64), request.split)
+    samples = _open_or_download(lambda download: MNIST(request.root, train=train, download=download), request, files)
+    return Pool(samples.data.numpy(), samples.targets.numpy().astype(np.int64), request.split)
 
 
 @dataset(
@@ -91,8 +91,10 @@ def cifar10(request: Request) -> Pool:
 
     folder = request.root / CIFAR10.base_folder
     train = request.split == "train"
-    found = _found(lambda download: CIFAR10(request.root, train=train, download=download), request, [folder])
-    return Pool(found.data, np.asarray(found.targets, dtype=np.int64), request.split)
+    samples = _open_or_download(
+        lambda download: CIFAR10(request.root, train=train, download=download), request, [folder]
+    )
+    return Pool(samples.data, np.asarray(samples.targets, dtype=np.int64), request.split)
 
 
 @dataset(
@@ -119,14 +121,14 @@ def omniglot(request: Request) -> Pool:
     if archives and not whole:
         return _omniglot_archives(archives)
     files = [folder / "images_background.zip", folder / "images_background"]
-    found = _found(
+    drawings = _open_or_download(
         lambda download: Omniglot(request.root, background=True, download=download),
         request,
         files,
         otherwise="images_background_small1.zip and images_background_small2.zip",
     )
-    labels = np.asarray([label for _, label in found._flat_character_images], dtype=np.int64)
-    return Pool(LazyImages(len(found), lambda index: 255 - np.asarray(found[index][0])), labels)
+    labels = np.asarray([label for _, label in drawings._flat_character_images], dtype=np.int64)
+    return Pool(LazyImages(len(drawings), lambda index: 255 - np.asarray(drawings[index][0])), labels)
 
 
 def _emnist(request: Request, split: str) -> Pool:
@@ -135,13 +137,29 @@ def _emnist(request: Request, split: str) -> Pool:
     train = request.split == "train"
     raw, prefix = request.root / "EMNIST" / "raw", f"emnist-{split}-{request.split}"
     files = [raw / f"{prefix}-{kind}" for kind in _IDX]
-    found = _found(lambda download: EMNIST(request.root, split=split, train=train, download=download), request, files)
-    upright = np.ascontiguousarray(found.data.numpy().transpose(0, 2, 1))  # EMNIST is stored transposed
-    return Pool(upright, found.targets.numpy().astype(np.int64), request.split)
+    samples = _open_or_download(
+        lambda download: EMNIST(request.root, split=split, train=train, download=download), request, files
+    )
+    upright = np.ascontiguousarray(samples.data.numpy().transpose(0, 2, 1))  # EMNIST is stored transposed
+    return Pool(upright, samples.targets.numpy().astype(np.int64), request.split)
 
 
-def _found(open_dataset: Callable[[bool], Any], request: Request, files: list[Path], otherwise: str = "") -> Any:  # noqa: ANN401
-    """What torchvision reads from the files, after downloading them where they are not there and it may."""
+def _open_or_download(
+    open_dataset: Callable[[bool], Any], request: Request, files: list[Path], otherwise: str = ""
+) -> Any:  # noqa: ANN401
+    """Let torchvision read the data set; missing files are downloaded first if the request allows it.
+
+    Args:
+        open_dataset: Opens the data set of torchvision; the argument says whether to download it.
+        request: Says whether to download.
+        files: Files that have to be there.
+        otherwise: Alternative files, for the message.
+
+    Raises:
+        DataMissingError: The files are missing and must not be downloaded.
+        MissingPrerequisiteError: The download failed.
+        UsageError: The files are damaged.
+    """
     if not all(file.exists() for file in files):
         if not request.download:
             places = f"{files[0]}{f' (or {otherwise})' if otherwise else ''}"
@@ -155,7 +173,7 @@ def _found(open_dataset: Callable[[bool], Any], request: Request, files: list[Pa
             ) from cause
     try:
         return open_dataset(False)
-    except Exception as cause:  # torchvision tells damaged files by a RuntimeError, an AssertionError, an EOFError …
+    except Exception as cause:  # torchvision raises RuntimeError, AssertionError, EOFError … for damaged files
         reason = str(cause).partition("\n")[0] or type(cause).__name__
         raise UsageError(f"{files[0]} is damaged ({reason}); delete it and fetch it again.") from cause
 
@@ -167,7 +185,7 @@ _LARGEST_DRAWING = 1 << 20
 
 
 def _omniglot_archives(archives: list[Path]) -> Pool:
-    """PNG files ``…/Alphabet/characterNN/….png`` straight from the archives, in the order of their names."""
+    """The drawings ``…/Alphabet/characterNN/….png`` in the archives, in the order of archives and names."""
     names: list[tuple[int, str]] = []
     opened = []
     for number, path in enumerate(archives):

@@ -1,4 +1,4 @@
-"""Data sets that need no file: they come with scikit-learn and Pillow."""
+"""Data sets without files of their own: they come with scikit-learn and Pillow."""
 
 import string
 from functools import cache
@@ -11,7 +11,7 @@ from PIL import ImageDraw, ImageFont
 from oodbench.datasets.adapter import Card, Image, LazyImages, Pool, Request, dataset
 from oodbench.errors import UsageError
 
-# O, o, I, l, i and Q are left out: at 8×8 pixels they are a 0 or a 1 to any reader.
+# O, o, I, l, i and Q are left out: at 8×8 pixels they cannot be told from 0 and 1.
 LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoIliQ")))
 GLYPH_BOX = 32
 

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face `datasets`: a folder that it saved, or one from the Hub."""
+"""Data sets of Hugging Face `datasets`: from a folder written by save_to_disk, or from the Hub."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
 
 _VALIDATION = {"val", "valid", "validation"}
 _ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-# In a process of its own, since `datasets` asks once, when it is imported, where its caches are.
+# Run in a separate process, since `datasets` reads the location of its caches once, at import.
 _FETCH = """
 import sys
 from datasets import load_dataset
@@ -44,15 +44,15 @@ def huggingface(
 ) -> Pool:
     """Images of a folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote, or of the Hub.
 
-    It is read by its splits ``train`` and ``test``, or as a whole where it has one split only; a split ``validation``
-    is left alone. From the Hub it is downloaded once, into the data folder, and only where that is allowed.
+    The data set needs splits ``train`` and ``test``, or a single split, which is then cut; a split ``validation`` is
+    ignored. A data set from the Hub is downloaded once into the data folder, if that is allowed.
 
     Args:
-        request: Which split.
+        request: The split to read.
         path: The folder, or the name on the Hub.
-        config: Which configuration of the one on the Hub, if it has several.
-        image: The column of the images; by default the one of type Image.
-        label: The column of the labels; by default the one of type ClassLabel, if there is one.
+        config: Configuration of the data set on the Hub, if it has several.
+        image: Column of the images; by default the column of type Image.
+        label: Column of the labels; by default the column of type ClassLabel, if there is such a column.
     """
     try:
         import datasets
@@ -63,13 +63,13 @@ def huggingface(
 
     folder = _folder(request, path, config)
     try:
-        found: Any = datasets.load_from_disk(str(folder))
+        saved: Any = datasets.load_from_disk(str(folder))
     except Exception as cause:  # it raises whatever its readers raise
         raise UsageError(
             f"{folder} cannot be read as a data set of Hugging Face: {one_line(cause)}; expected a folder that "
             "save_to_disk wrote."
         ) from cause
-    split, rows = _split(found, request.split, folder) if isinstance(found, Mapping) else ("all", found)
+    split, rows = _split(saved, request.split, folder) if isinstance(saved, Mapping) else ("all", saved)
     images = _column(rows, "image", image, datasets.Image, folder)
     if images is None or not isinstance(rows.features[images], datasets.Image):
         which = "no column" if images is None else f"a column {images}, which is not"
@@ -93,7 +93,7 @@ def huggingface(
 
 
 def _folder(request: Request, path: str, config: str | None) -> Path:
-    """The user's own folder, or that of the data folder which has the one from the Hub."""
+    """The folder of the data set: the user's own, or the download from the Hub inside the data folder."""
     own = Path(path).expanduser()
     if own.is_dir():
         return own
@@ -110,7 +110,7 @@ def _folder(request: Request, path: str, config: str | None) -> Path:
 
 
 def _download(path: str, config: str | None, kept: Path) -> None:
-    """Bring a data set from the Hub to a folder, which is whole or not there; no cache is left behind."""
+    """Download a data set from the Hub to the folder ``kept``, completely or not at all; no cache is left behind."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as scratch:
         elsewhere = {name: value for name, value in os.environ.items() if not _PLACES.fullmatch(name)}
@@ -130,30 +130,30 @@ def _download(path: str, config: str | None, kept: Path) -> None:
         saved.replace(kept)
 
 
-def _split(found: Mapping[str, Any], wanted: str, folder: Path) -> tuple[str, Any]:
-    usable = [name for name in found if name not in _VALIDATION]
+def _split(splits: Mapping[str, Any], split: str, folder: Path) -> tuple[str, Any]:
+    usable = [name for name in splits if name not in _VALIDATION]
     if len(usable) == 1:
-        return "all", found[usable[0]]
-    if wanted in usable:
-        return wanted, found[wanted]
+        return "all", splits[usable[0]]
+    if split in usable:
+        return split, splits[split]
     raise UsageError(
-        f"{folder} has the splits {', '.join(found) or 'none'}; expected train and test, or one split to be cut."
+        f"{folder} has the splits {', '.join(splits) or 'none'}; expected train and test, or one split to be cut."
     )
 
 
 def _column(rows: Any, parameter: str, chosen: str | None, kind: type, folder: Path) -> str | None:  # noqa: ANN401
-    """The column that was chosen, or the only one of a type, if there is one."""
+    """The column that the user chose, else the only column of a type; None if no column has the type."""
     if chosen is not None:
         if chosen not in rows.column_names:
             raise UsageError(f"{folder} has no column {chosen!r} to be the {parameter}; it has {_columns(rows)}.")
         return chosen
-    found = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
-    if len(found) > 1:
+    candidates = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+    if len(candidates) > 1:
         raise UsageError(
-            f"{folder} has {len(found)} columns of type {kind.__name__}, {', '.join(found)}; say which by the "
-            f"parameter {parameter}."
+            f"{folder} has {len(candidates)} columns of type {kind.__name__}, {', '.join(candidates)}; say which by "
+            f"the parameter {parameter}."
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def _columns(rows: Any) -> str:  # noqa: ANN401

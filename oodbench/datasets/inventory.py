@@ -1,14 +1,14 @@
-"""Which data sets of a suite are there."""
+"""Inventory: which data sets of a suite are available."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oodbench.datasets.adapter import DataMissingError, load_dataset
-from oodbench.datasets.sources import check_sources
+from oodbench.datasets.adapter import DataMissingError
+from oodbench.datasets.sources import resolve_sources
 from oodbench.datasets.splits import read_pool
 from oodbench.errors import OodbenchError
-from oodbench.suites.suite import Suite
+from oodbench.suites.reading import LoadedSuite
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Holding:
 
     Attributes:
         dataset: Name in the suite.
-        split: The adapter's split.
-        n: Number of samples found, if any.
-        official: Number of samples that its authors released, if they did.
-        problem: Why it cannot be used; None if it can.
+        split: Split of the adapter: ``train``, ``test`` or ``all``.
+        n: Number of samples; None if the split cannot be read.
+        official: Number of samples in the authors' release, if the card states it.
+        problem: Why the split cannot be used; None if it can.
     """
 
     dataset: str
@@ -30,25 +30,26 @@ class Holding:
     problem: str | None
 
 
-def take_inventory(suite: Suite, root: Path, *, download: bool) -> list[Holding]:
-    """Look for every split that the suite needs; download what is not there if allowed.
+def take_inventory(suite: LoadedSuite, root: Path, *, download: bool) -> list[Holding]:
+    """Read every split that the suite needs; missing data are downloaded if that is allowed.
 
     Raises:
-        UsageError: The suite names an adapter or a parameter that there is not.
+        UsageError: The suite names an unknown adapter or parameter.
     """
-    check_sources(suite)
     holdings = []
-    for name, source in suite.sources().items():
-        card = load_dataset(source.adapter).card
-        wanted: tuple[Literal["train", "test"], ...] = ("train", "test") if name == suite.known_name else ("test",)
-        for split in wanted:
+    for name, source in resolve_sources(suite).items():
+        card = source.plugin.card
+        needed: tuple[Literal["train", "test"], ...] = (
+            ("train", "test") if name == suite.suite.known_name else ("test",)
+        )
+        for split in needed:
             try:
-                pool = read_pool(source, root, suite, split, download=download)
-                found = Holding(name, pool.split, len(pool.images), card.size.get(pool.split), None)
+                pool = read_pool(source, root, suite.suite.input, split, download=download)
+                holding = Holding(name, pool.split, len(pool.images), card.size.get(pool.split), None)
             except DataMissingError as missing:
-                found = Holding(name, split, None, card.size.get(split), f"missing: {missing}")
+                holding = Holding(name, split, None, card.size.get(split), f"missing: {missing}")
             except OodbenchError as error:
-                found = Holding(name, split, None, card.size.get(split), str(error))
-            if found not in holdings:
-                holdings.append(found)
+                holding = Holding(name, split, None, card.size.get(split), str(error))
+            if holding not in holdings:
+                holdings.append(holding)
     return holdings

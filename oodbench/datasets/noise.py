@@ -1,4 +1,4 @@
-"""Noise whose image of index i depends on i alone, whatever the order of access or the number of workers."""
+"""Noise images. Image i depends on the seed and i alone, not on the order of access or the number of workers."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Anybody's own data: folders of images, and numpy archives."""
+"""Adapters for the user's own data: folders of images, and numpy archives."""
 
 import warnings
 import zipfile
@@ -13,14 +13,14 @@ from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages,
 from oodbench.errors import UsageError
 
 _SPLITS = {"train", "test"}
-# Beside these, a validation split is nobody's class; it is left alone.
+# A validation split beside train and test is ignored, and not taken for a class.
 _VALIDATION = {"val", "valid", "validation"}
-# What file managers leave behind is no mistake of the user.
+# Files that file managers leave behind are ignored.
 _LITTER = {"thumbs.db", "desktop.ini"}
-# Pillow cuts their values off at 255 instead of scaling them, as nobody knows their range.
+# Modes of unknown range: Pillow would clip their values at 255 instead of scaling them.
 _WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
 
-# Bytes that any archive may unpack to, and how many times its size a larger one may: images are not that redundant.
+# An archive may unpack to HARMLESS bytes, or else to at most DENSEST times its size: images compress less than that.
 HARMLESS = 1 << 28
 DENSEST = 200
 
@@ -36,7 +36,7 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
     A folder ``val`` beside ``train`` and ``test`` is left alone. An unknown set needs ``test`` only.
 
     Args:
-        request: Which split.
+        request: The split to read.
         path: The folder.
         invert: Whether the ink is dark on light ground and has to be inverted.
     """
@@ -54,7 +54,7 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
             raise UsageError(
                 f"found {file}, which is not an image; expected files such as .png or .jpg only, so move it elsewhere."
             )
-    # A class has the same number in both splits, also if one of them lacks another class.
+    # Number the classes of both splits together, so that labels agree even if a split lacks a class.
     tops = [folder / split for split in sorted(_SPLITS) if (folder / split).is_dir()] if has_splits else [folder]
     classes = sorted({_class(file, top) for top in tops for file in _files(top)})
     labels = [classes.index(_class(file, top)) for file in files]
@@ -75,7 +75,7 @@ def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
 def npz(request: Request, *, path: Path) -> Pool:
     """Array ``images``, (N, H, W) or (N, H, W, 3), uint8 or floats from 0 to 1; and ``labels`` (N,), integers.
 
-    ``labels`` may be left out where the set is an unknown one.
+    ``labels`` may be left out for an unknown set.
     """
     file = path.expanduser()
     if not file.is_file():
@@ -89,12 +89,12 @@ def npz(request: Request, *, path: Path) -> Pool:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in ("images", "labels")}
-            found = ", ".join(archive.files) or "nothing"
+            names = ", ".join(archive.files) or "nothing"
     except Exception as cause:  # numpy raises half a dozen kinds for a damaged archive
         reason = str(cause).rstrip(".")
         raise UsageError(f"{file} is not a readable numpy archive (.npz without pickled objects): {reason}.") from cause
     if "images" not in arrays:
-        raise UsageError(f"{file} has no array 'images'; it has: {found}.")
+        raise UsageError(f"{file} has no array 'images'; it has: {names}.")
     images = _as_uint8(arrays["images"], file)
     labels = arrays.get("labels", np.zeros(len(images), dtype=np.int64))
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
@@ -109,7 +109,7 @@ def _refuse_bomb(file: Path) -> None:
     """Refuse an archive that is small on disk and would fill the memory, before anything is unpacked.
 
     Raises:
-        UsageError: It says so of itself, or is damaged.
+        UsageError: The sizes stated in the archive exceed the limits, or it is damaged.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -123,16 +123,16 @@ def _refuse_bomb(file: Path) -> None:
         )
 
 
-def _has_splits(folder: Path, wanted: str) -> bool:
-    """Whether the sub-folders are splits, and not classes.
+def _has_splits(folder: Path, split: str) -> bool:
+    """Whether the sub-folders are splits (True) or classes (False).
 
     Raises:
-        UsageError: They are neither: some are called like splits, but one is missing or there are others beside them.
+        UsageError: Some sub-folders are splits, but ``split`` is missing or other folders are beside them.
     """
     children = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)}
     if not children & _SPLITS:
         return False
-    if wanted in children and children <= _SPLITS | _VALIDATION:
+    if split in children and children <= _SPLITS | _VALIDATION:
         return True
     raise UsageError(
         f"{folder} has the sub-folders {', '.join(sorted(children))}; expected either train and test (of an unknown "
@@ -141,7 +141,7 @@ def _has_splits(folder: Path, wanted: str) -> bool:
 
 
 def _files(top: Path) -> list[Path]:
-    """All files below a folder but those that are hidden, or in a hidden folder."""
+    """All files below a folder, without hidden ones and litter, sorted."""
     return sorted(
         file
         for file in top.rglob("*")
@@ -150,7 +150,7 @@ def _files(top: Path) -> list[Path]:
 
 
 def _class(file: Path, top: Path) -> str:
-    """The first folder on the way to the file; none for a file that is in no sub-folder."""
+    """The class of a file: its first sub-folder below ``top``; empty for a file directly in ``top``."""
     return file.relative_to(top).parts[0] if file.parent != top else ""
 
 

@@ -1,4 +1,4 @@
-"""Images of any size and colour to what a suite's classifier sees."""
+"""Conversion of images of any size and colour to the suite's input."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,15 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from oodbench.datasets.adapter import Image
-from oodbench.suites.suite import Input
+from oodbench.suites.schema import Input
 
 
 def prepare(images: Sequence[Image] | Image, input: Input) -> NDArray[np.uint8]:
     """Crop the central square, convert the colours, and resize.
 
-    Sizes shrink by area averages and grow by linear interpolation. With ``input.resolution`` every image is first
-    brought to that resolution and to ``input.levels`` grey values, then to ``input.size``.
+    Images are shrunk by area averaging and enlarged by linear interpolation. They are first resized to
+    ``input.resolution`` and reduced to ``input.levels`` grey values, where these are set, then resized to
+    ``input.size``.
 
     Args:
         images: N images of uint8, (H, W) or (H, W, 3).
@@ -29,11 +30,11 @@ def prepare(images: Sequence[Image] | Image, input: Input) -> NDArray[np.uint8]:
         prepared[:, 0] = images
         return prepared
     for position in range(len(images)):
-        prepared[position] = _prepare_one(images[position], input)
+        prepared[position] = _prepare_image(images[position], input)
     return prepared
 
 
-def _prepare_one(image: Image, input: Input) -> NDArray[np.uint8]:
+def _prepare_image(image: Image, input: Input) -> NDArray[np.uint8]:
     picture = Pillow.fromarray(image).convert("L" if input.channels == 1 else "RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -42,7 +43,7 @@ def _prepare_one(image: Image, input: Input) -> NDArray[np.uint8]:
         picture = _resize(picture, input.resolution)
     if input.levels is not None:
         steps = input.levels - 1
-        # Half up, so that the middle value goes the same way for every level.
+        # Round half up, so that the middle value is treated alike for every number of levels.
         picture = picture.point(lambda value: int(int(value * steps / 255 + 0.5) * 255 / steps + 0.5))
     picture = _resize(picture, input.size)
     array = np.asarray(picture)

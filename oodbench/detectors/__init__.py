@@ -1,1 +1,4 @@
-"""Detectors: evidence to one score per sample; larger = more likely wrong or unknown."""
+"""Detectors: evidence to a score for each sample, larger for more likely wrong or unknown; and their selection.
+
+This room must not know data sets, protocols or the metrics of tests.
+"""

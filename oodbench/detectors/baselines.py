@@ -1,4 +1,4 @@
-"""What every detector has to beat."""
+"""Baselines that every detector has to beat."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Detectors that are one statistic of a weight gradient."""
+"""Detectors whose score is a statistic of a weight gradient."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ Gradients = Mapping[str, Tensor]
 
 
 def column(gradients: Gradients, metric: str, layer: str | None) -> Tensor:
-    """A metric over all weights, or over those of one layer.
+    """A gradient metric over all weights, or over the weights of a layer.
 
     Raises:
-        UsageError: There is no such layer.
+        UsageError: The classifier has no such layer.
     """
     name = metric if layer is None else f"{metric}@{layer}"
     if name not in gradients:
@@ -55,7 +55,7 @@ def grad_std(gradients: Gradients, *, layer: str | None = None) -> Tensor:
 
 
 class _Oriented:
-    """A metric without a direction of its own: it learns one from wrong and right known samples."""
+    """A gradient metric whose direction is learnt from wrong and right known samples."""
 
     metric: str
 
@@ -64,7 +64,7 @@ class _Oriented:
         self.learnt: dict[str, float] = {}
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Learn on the known samples whether the metric rises or falls from right to wrong ones."""
+        """Learn on the known samples whether the metric is larger or smaller for wrong predictions."""
         from oodbench.evaluation.metrics import auroc
 
         known = labels >= 0

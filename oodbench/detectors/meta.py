@@ -16,7 +16,7 @@ from oodbench.evidence import Evidence
 
 
 class Supervised(ABC):
-    """A classifier that tells wrong or unknown samples from right ones by some inputs."""
+    """A meta classifier that tells wrong or unknown samples from right ones, by inputs that subclasses choose."""
 
     def __init__(self) -> None:
         self.learnt: dict[str, Any] = {}
@@ -24,11 +24,11 @@ class Supervised(ABC):
 
     @abstractmethod
     def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
-        """Inputs of the classifier, (N, K)."""
+        """Inputs of the meta classifier, (N, K)."""
 
     @abstractmethod
     def _learn(self, inputs: NDArray[np.float64], target: NDArray[np.bool_]) -> None:
-        """Fit on inputs (N, K) and whether each sample is wrong or unknown, (N,); at least two are and two are not."""
+        """Fit on inputs (N, K) and on whether each sample is wrong or unknown (N,), with at least two of each class."""
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Learn from wrong or unknown (1) and right (0) samples."""
@@ -49,8 +49,8 @@ class LogisticMeta(Supervised):
 
     Inputs go through a signed logarithm (gradient metrics are heavy-tailed) and are standardised; constant ones are
     dropped; classes are weighted by their frequency; the strength of the regularisation is chosen by the AUROC in
-    cross-validation. All of that inside the fitting split only. The weights of the classes are taken out of the score
-    again, so that it is the log-odds at the fitting split's own frequency of errors (King, Zeng 2001, §4.1).
+    cross-validation, all on the fitting split only. The score is corrected for the class weights, so that it is the
+    log-odds at the fitting split's own frequency of errors (King, Zeng 2001, §4.1).
     """
 
     log_odds = True
@@ -79,7 +79,7 @@ def _entropy(evidence: Evidence) -> NDArray[np.float64]:
 class entropy_meta(LogisticMeta):  # noqa: N801 - the name of the plugin
     """Logistic regression on the entropy alone: the entropy thresholding of Oberdiek, Rottmann, Gottschalk 2018."""
 
-    # No strength changes the order of one input, but a strong one states the same probability for all.
+    # With a single input, no strength changes the order; a strong regularisation states equal probabilities.
     strengths = (STRENGTHS[-1],)
 
     def inputs(self, evidence: Evidence) -> NDArray[np.float64]:
@@ -105,11 +105,11 @@ class grad_combo(LogisticMeta):  # noqa: N801 - the name of the plugin
         return np.concatenate([_entropy(evidence), _gradients(evidence)], axis=1)
 
 
-# Of the logits, the features and the gradients.
+# Default inputs: detectors on the logits, the features and the gradients.
 INPUTS = ("entropy", "energy", "feature-norm", "grad-l2", "grad-max")
 
 
-@detector("meta", needs="scores", fitted_on="exposed", inert=("seed",))
+@detector("meta", needs="scores", fitted_on="exposed", no_effect_on_scores=("seed",))
 class meta(Supervised):  # noqa: N801 - the name of the plugin
     """A classifier over the scores of other detectors, which tells wrong or unknown samples from right ones.
 
@@ -121,7 +121,7 @@ class meta(Supervised):  # noqa: N801 - the name of the plugin
         inputs: Detectors by name, glob or with parameters: ``entropy+grad-*+knn:k=10``.
         classifier: ``logistic``, ``hist-gradient-boosting``, ``mlp``, or a scikit-learn classifier by its dotted name,
             such as ``sklearn.ensemble.RandomForestClassifier``.
-        seed: Of the classifier and of the shuffling.
+        seed: Seed of the classifier and of the shuffling.
     """
 
     def __init__(self, inputs: tuple[str, ...] = INPUTS, classifier: Named | str = "logistic", seed: int = 0) -> None:
@@ -134,16 +134,16 @@ class meta(Supervised):  # noqa: N801 - the name of the plugin
         return np.stack([scores.double().numpy() for scores in evidence.scores.values()], axis=1)
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Learn, and say which inputs it relies on."""
+        """Learn, and measure the importance of each input."""
         self._names = list(evidence.scores)
         super().fit(evidence, labels)
 
     def _learn(self, inputs: NDArray[np.float64], target: NDArray[np.bool_]) -> None:
         self._model = self._make(inputs, target, self._seed)
         self.log_odds = self._model.states_log_odds
-        found = importance(self._make, inputs, target, self._seed)
-        self.learnt = {"importance": dict(zip(self._names, found, strict=True))}
+        importances = importance(self._make, inputs, target, self._seed)
+        self.learnt = {"importance": dict(zip(self._names, importances, strict=True))}
 
     def score(self, evidence: Evidence) -> Tensor:
-        """Log-odds of being wrong or unknown where the classifier states probabilities, otherwise its own scale."""
+        """Log-odds of being wrong or unknown if the classifier states probabilities, else its decision function."""
         return torch.from_numpy(self._model.decision(self.inputs(evidence))).float()

@@ -1,4 +1,4 @@
-"""The contract of a detector, and ``@oodbench.detector`` that makes one of a function or a class."""
+"""The contract of a detector, and the decorator ``@oodbench.detector`` for functions and classes."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -10,25 +10,25 @@ from torch import Tensor
 from oodbench import registry
 from oodbench.errors import UsageError
 from oodbench.evidence.evidence import OF_ONE_PASS, PARTS, Evidence
-from oodbench.parameters import defaults, resolve
+from oodbench.registry.parameters import defaults, resolve_parameters
 
 FittedOn = Literal["nothing", "training", "meta", "exposed"]
-"""What a detector learns from: nothing; the known training split; the known meta split; or that together with the
-exposed samples of unknown sets, where a protocol exposes any."""
+"""What a detector is fitted on: nothing, the known training split, the known meta split (``meta``), or the known meta
+split together with samples of unknown sets that a protocol exposes (``exposed``)."""
 
 
 class Detector(Protocol):
-    """What a detector class implements."""
+    """The methods that a detector class implements."""
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Learn from the samples it is declared to be fitted on, forgetting what was learnt before.
+        """Fit on the samples that ``fitted_on`` declares, forgetting earlier fits.
 
         Args:
-            evidence: Of N samples, with the parts that it needs.
-            labels: int64 (N,): the true class of known samples, −1 of unknown (exposed) ones.
+            evidence: Evidence of N samples, with the parts that the detector needs.
+            labels: int64 (N,): the true class of known samples, −1 for unknown (exposed) samples.
 
         Raises:
-            CellSkippedError: These samples cannot teach it anything.
+            CellSkippedError: The detector cannot be fitted on these samples.
         """
         ...
 
@@ -39,7 +39,7 @@ class Detector(Protocol):
 
 @dataclass
 class FunctionDetector:
-    """A detector without fitting: a function of parts of the evidence."""
+    """A detector without fitting, made of a function of parts of the evidence."""
 
     function: Callable[..., Tensor]
     needs: tuple[str, ...]
@@ -55,16 +55,16 @@ class FunctionDetector:
 
 @dataclass(frozen=True)
 class DetectorPlugin:
-    """A named detector: what ``@oodbench.detector`` makes of a function or a class.
+    """A named detector, made by the decorator ``@oodbench.detector`` from a function or a class.
 
     Attributes:
         name: The name that users type.
         target: The function or class.
         needs: The parts of the evidence that it gets.
-        fitted_on: What it learns from.
-        version: Its own version, if it has one beside its package's.
-        inert: Parameters that change no score by themselves.
-        by_chance: Whether its scores are drawn, so that they depend on the batch though a seed repeats them.
+        fitted_on: What it is fitted on.
+        version: Version of the detector; None for the version of its package.
+        no_effect_on_scores: Parameters that change no score by themselves.
+        stochastic: Whether its scores are random: a seed repeats them, but they depend on the batch.
     """
 
     name: str
@@ -72,11 +72,11 @@ class DetectorPlugin:
     needs: tuple[str, ...] = ()
     fitted_on: FittedOn = "nothing"
     version: str | None = None
-    inert: tuple[str, ...] = ()
-    by_chance: bool = False
+    no_effect_on_scores: tuple[str, ...] = ()
+    stochastic: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Call the function, or make an instance of the class, as if it were not decorated."""
+        """Call the undecorated function or class."""
         return self.target(*args, **kwargs)
 
     @property
@@ -85,15 +85,15 @@ class DetectorPlugin:
         return (inspect.getdoc(self.target) or "").partition("\n")[0]
 
     def parameters(self, given: Mapping[str, object]) -> dict[str, Any]:
-        """All parameters with their values.
+        """All parameters with their values: those given, converted to their type, else the defaults.
 
         Raises:
             UsageError: A parameter is unknown or cannot be converted.
         """
-        return resolve(self.name, self.target, given)
+        return resolve_parameters(self.name, self.target, given)
 
     def build(self, parameters: Mapping[str, Any]) -> Detector:
-        """A fresh detector."""
+        """Make a new, unfitted detector."""
         if inspect.isclass(self.target):
             return cast(Detector, self.target(**parameters))
         return FunctionDetector(self.target, self.needs, parameters)
@@ -105,39 +105,51 @@ def detector(
     needs: str | Sequence[str] = (),
     fitted_on: FittedOn | None = None,
     version: str | None = None,
+    no_effect_on_scores: Sequence[str] = (),
+    stochastic: bool = False,
     inert: Sequence[str] = (),
     by_chance: bool = False,
 ) -> Callable[[Callable[..., Any]], DetectorPlugin]:
-    """Make a detector of a function or a class.
+    """Decorator that makes a function or a class a detector.
 
     A function gets the parts of the evidence that it needs, in the order of ``needs``, and returns the scores (N,).
     Its keyword-only arguments are the detector's parameters. A class has ``fit(evidence, labels)`` and
-    ``score(evidence)`` as in ``Detector``; the arguments of its constructor are its parameters. A parameter named
-    ``seed`` gets the run's seed.
+    ``score(evidence)`` as in ``Detector``; the arguments of its constructor are the detector's parameters.
+    A parameter named ``seed`` gets the run's seed.
 
     Args:
         name: The name that users type.
-        needs: One or several parts of :class:`~oodbench.evidence.Evidence`. A class that says nothing gets
-            ``logits``, ``features``, ``gradients`` and ``confounding``. One that needs ``scores`` is a meta classifier,
-            and names the detectors whose scores it gets in its parameter ``inputs``.
-        fitted_on: What a class learns from: ``training`` (the known training split), ``meta`` (the known meta split,
-            the default) or ``exposed`` (that and the exposed samples of unknown sets, labelled −1).
-        version: The detector's own version, to be raised when its scores change; by default its package's.
-        inert: Names of parameters that change no score by themselves, or on some classifiers only: the size of a batch,
-            the seed of a model that is not drawn.
-        by_chance: Whether the scores are drawn at random, so that they depend on the batch.
+        needs: One or several parts of :class:`~oodbench.evidence.Evidence`. By default, a class
+            gets ``logits``, ``features``, ``gradients`` and ``confounding``. A class that needs ``scores`` is a meta
+            classifier; its parameter ``inputs`` names the detectors whose scores it gets.
+        fitted_on: What a class is fitted on: ``training`` (the known training split), ``meta`` (the known meta split,
+            the default) or ``exposed`` (the known meta split and exposed samples of unknown sets, labelled −1).
+        version: Version of the detector, to be raised when its scores change; by default that of its package.
+        no_effect_on_scores: Names of parameters that change no score by themselves, or on some classifiers only, such
+            as a batch size, or a seed that is not always used.
+        stochastic: Whether the scores are random, so that they depend on the batch.
+        inert: The earlier name of ``no_effect_on_scores``.
+        by_chance: The earlier name of ``stochastic``.
 
     Raises:
-        UsageError: ``needs`` or ``fitted_on`` names nothing that there is, or the target cannot be called that way.
+        UsageError: ``needs`` or ``fitted_on`` is unknown, or the target does not have the expected signature.
     """
     parts = (needs,) if isinstance(needs, str) else tuple(needs)
 
     def decorate(target: Callable[..., Any]) -> DetectorPlugin:
         _check(name, target, parts, fitted_on)
         learns = (fitted_on or "meta") if inspect.isclass(target) else "nothing"
-        plugin = DetectorPlugin(name, target, parts or OF_ONE_PASS, learns, version, tuple(inert), by_chance)
+        plugin = DetectorPlugin(
+            name,
+            target,
+            parts or OF_ONE_PASS,
+            learns,
+            version,
+            (*no_effect_on_scores, *inert),
+            stochastic or by_chance,
+        )
         registry.declare("detectors", name, plugin, target.__module__, target.__qualname__)
-        # The module has the plugin under this name and the target in it, which is where pickle finds the target.
+        # In the module this name is the plugin, so pickle has to look up its attribute ``target``.
         target.__qualname__ = f"{target.__qualname__}.target"
         return plugin
 
@@ -145,10 +157,10 @@ def detector(
 
 
 def _check(name: str, target: Callable[..., Any], needs: Sequence[str], fitted_on: str | None) -> None:
-    """Refuse what could not be called.
+    """Check that a target can be used as a detector.
 
     Raises:
-        UsageError: Says what was found and what was expected.
+        UsageError: It cannot; the message says what is expected.
     """
     unknown = [part for part in needs if part not in PARTS]
     if unknown:

@@ -1,7 +1,7 @@
-"""The detectors of pytorch-ood: their own code, on shared evidence where it takes any, fitted on the training split.
+"""The detectors of pytorch-ood, run by their own code on the shared evidence and fitted on the known training split.
 
-What they take as parameters is passed through under the same name; what they take of the classifier they are given.
-Larger = more unknown is their convention too.
+Their parameters keep their names; arguments that depend on the classifier are filled in from the evidence. As here, a
+larger score means more likely unknown.
 """
 
 import inspect
@@ -19,23 +19,23 @@ from oodbench.detectors.plugin import DetectorPlugin, detector
 from oodbench.errors import CellSkippedError, one_line
 from oodbench.evidence import Evidence
 from oodbench.evidence.batches import BATCH, halving
-from oodbench.isolation import isolated
+from oodbench.registry.isolation import isolated
 
-# Callables cannot be typed on a command line, and the device is the evidence's.
+# Parameters that users cannot set: callables, and the device, which is that of the evidence.
 NOT_OFFERED = ("detector", "criterion", "param_filter", "feature_reduce", "device", "norm_std")
 
-# How they say that the samples are too few, or lack a class.
+# Exceptions that they raise if samples are too few, or lack a class.
 THEIR_REFUSALS = (ValueError, AssertionError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Interface:
-    """How detectors of one kind are spoken to.
+    """The methods by which a kind of detectors of pytorch-ood is called.
 
     Attributes:
         part: The part of the evidence that is scored.
-        fit: Method that is fitted on the part and the labels; None where there is nothing to fit.
-        predict: Method that scores the part.
+        fit: Name of the method that fits on the part and the labels; None for ``fit`` on a DataLoader.
+        predict: Name of the method that scores the part.
     """
 
     part: Literal["logits", "features", "feature_maps", "inputs"]
@@ -48,16 +48,16 @@ FEATURES = Interface("features", "fit_features", "predict_features")
 FEATURE_MAPS = Interface("feature_maps", "fit_feature_maps", "predict_feature_maps")
 INPUTS = Interface("inputs", None, "predict")
 
-Given = Mapping[str, Callable[[Evidence], Any]]
-"""Arguments of a constructor that are made of the evidence."""
+Arguments = Mapping[str, Callable[[Evidence], Any]]
+"""Arguments of a constructor that are made from the evidence, by name."""
 
 
 class Adapted:
-    """A detector of pytorch-ood; subclasses say which."""
+    """A detector of pytorch-ood. Subclasses, made by ``_adapt``, say which class it is and how it is called."""
 
     theirs: ClassVar[type]
     interface: ClassVar[Interface]
-    given: ClassVar[Given]
+    arguments: ClassVar[Arguments]
     seeded: ClassVar[bool] = False
 
     def __init__(self, **parameters: Any) -> None:  # noqa: ANN401
@@ -66,25 +66,25 @@ class Adapted:
         self._detector: Any = None
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Make a new detector of the evidence's classifier, and fit it where it wants that."""
-        given = {name: make(evidence) for name, make in self.given.items()}
-        self._detector = self.theirs(**given, **self._parameters).to("cpu")
-        # ReAct says that it is fitted where its threshold is given.
+        """Make a new detector from the classifier of the evidence, and fit it if it requires that."""
+        arguments = {name: make(evidence) for name, make in self.arguments.items()}
+        self._detector = self.theirs(**arguments, **self._parameters).to("cpu")
+        # ReAct sets _is_fitted if its threshold is a parameter.
         if self._detector.requires_fit and not getattr(self._detector, "_is_fitted", False):
             try:
-                with self._chance(), torch.enable_grad():
+                with self._seeded(), torch.enable_grad():
                     self._learn(evidence, labels)
             except THEIR_REFUSALS as cause:
                 raise CellSkippedError(f"it cannot be fitted on this training split: {one_line(cause)}") from cause
 
     def score(self, evidence: Evidence) -> Tensor:
-        """Score some samples at a time."""
+        """Score the samples in batches."""
         predict = getattr(self._detector, self.interface.predict)
         samples: Tensor = getattr(evidence, self.interface.part)
 
         def in_batches_of(batch: int) -> Tensor:
             with torch.enable_grad():
-                return torch.cat([self._predicted(predict, some) for some in torch.split(samples, batch)]).detach()
+                return torch.cat([self._predicted(predict, chunk) for chunk in torch.split(samples, batch)]).detach()
 
         return halving(BATCH, f"scores of {self.theirs.__name__}", in_batches_of)[0]
 
@@ -95,46 +95,46 @@ class Adapted:
         else:
             getattr(self._detector, self.interface.fit)(samples, labels)
 
-    def _predicted(self, predict: Callable[[Tensor], Tensor], some: Tensor) -> Tensor:
-        with self._chance():
-            return predict(some)
+    def _predicted(self, predict: Callable[[Tensor], Tensor], chunk: Tensor) -> Tensor:
+        with self._seeded():
+            return predict(chunk)
 
-    def _chance(self) -> Any:  # noqa: ANN401
+    def _seeded(self) -> Any:  # noqa: ANN401
         return isolated(self._seed) if self.seeded else nullcontext()
 
 
 class _OnFeaturesAndInputs(Adapted):
-    """Fitted on features, it scores inputs."""
+    """A detector that is fitted on features and scores inputs."""
 
     def _learn(self, evidence: Evidence, labels: Tensor) -> None:
         self._detector.fit_features(evidence.features, labels)
 
 
-class _ByDropout(Adapted):
-    """It runs the classifier with dropout."""
+class _WithDropout(Adapted):
+    """A detector that runs the classifier with dropout."""
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Nothing to learn, but the classifier needs dropout."""
+        """Check that the classifier has dropout; there is nothing to learn."""
         if not any(isinstance(module, nn.modules.dropout._DropoutNd) for module in evidence.classifier.modules()):
             raise CellSkippedError("it samples with dropout, and the classifier has none")
         super().fit(evidence, labels)
 
 
 class _WithEveryClass(Adapted):
-    """It knows the distance to a class only if that is predicted somewhere in the batch (pytorch-ood 0.4)."""
+    """A detector that needs every class to be predicted somewhere in the batch (pytorch-ood 0.4)."""
 
-    def _predicted(self, predict: Callable[[Tensor], Tensor], some: Tensor) -> Tensor:
-        every = torch.eye(some.shape[1], dtype=some.dtype)
-        return predict(torch.cat([some, every]))[: len(some)]
+    def _predicted(self, predict: Callable[[Tensor], Tensor], chunk: Tensor) -> Tensor:
+        one_hot = torch.eye(chunk.shape[1], dtype=chunk.dtype)
+        return predict(torch.cat([chunk, one_hot]))[: len(chunk)]
 
 
-class _Lacking(Adapted):
-    """It needs what no classifier of a suite has."""
+class _Unusable(Adapted):
+    """A detector that needs something that no classifier of a suite has."""
 
     lacks: ClassVar[str]
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Refuse."""
+        """Skip the cell, with the reason."""
         raise CellSkippedError(self.lacks)
 
 
@@ -179,11 +179,11 @@ def _classes(evidence: Evidence) -> int:
     return evidence.logits.shape[1]
 
 
-class _OfHalf(Adapted):
-    """Its subspace has half as many dimensions as the features, unless it is told how many."""
+class _WithHalfTheDimensions(Adapted):
+    """A detector whose subspace has half as many dimensions as the features, unless a parameter sets them."""
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
-        """Fit with a number of dimensions."""
+        """Fit with the default number of dimensions filled in."""
         chosen = self._parameters
         self._parameters = {**chosen, "d": chosen["d"] or evidence.features.shape[1] // 2}
         try:
@@ -197,7 +197,7 @@ def _any_weight(name: str) -> bool:
 
 
 def _all_weights(evidence: Evidence) -> Callable[[str], bool]:
-    """Their own default, but one that can be pickled."""
+    """The same as the default of pytorch-ood, but picklable."""
     return _any_weight
 
 
@@ -216,67 +216,86 @@ PARTS_OF: Mapping[Callable[[Evidence], Any], tuple[str, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Randomness:
+    """How a detector uses random numbers.
+
+    Attributes:
+        seeded: Whether it uses random numbers, so that it gets a parameter ``seed``.
+        stochastic: Whether its scores are random.
+    """
+
+    seeded: bool = False
+    stochastic: bool = False
+
+
+_DETERMINISTIC = _Randomness()
+_SEEDED = _Randomness(seeded=True)
+_STOCHASTIC = _Randomness(seeded=True, stochastic=True)
+
+
 def _adapt(
     name: str,
     of: str,
     interface: Interface,
-    given: Given,
+    arguments: Arguments,
     base: type[Adapted] = Adapted,
     *,
     parameters: Mapping[str, tuple[Any, Any]] | None = None,
     lacks: str = "",
-    seeded: bool = False,
-    by_chance: bool = False,
-    inert: tuple[str, ...] = (),
+    randomness: _Randomness = _DETERMINISTIC,
+    no_effect_on_scores: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
 ) -> DetectorPlugin:
-    """Make a plugin of one of their classes.
+    """Make a detector plugin of a class of pytorch-ood.
 
     Args:
-        name: Its name.
-        of: Their class.
-        interface: How it is spoken to.
-        given: Arguments of its constructor that are made of the evidence.
-        base: What is special about it.
+        name: Name of the plugin.
+        of: Name of the class in ``pytorch_ood.detector``.
+        interface: The methods by which it is called.
+        arguments: Arguments of its constructor that are made from the evidence.
+        base: Subclass of ``Adapted`` with special behaviour.
         parameters: Types and defaults that differ from those of its constructor, or are missing there.
-        lacks: Why it cannot run on any suite.
-        seeded: Whether it draws random numbers.
-        by_chance: Whether its scores are drawn.
-        inert: Parameters that change no score.
+        lacks: For ``_Unusable``: why it cannot run on any suite.
+        randomness: How it uses random numbers.
+        no_effect_on_scores: Parameters that change no score.
         needs: Further parts of the evidence.
     """
     class_ = getattr(theirs, of)
-    offered = [
-        parameter
-        for key, parameter in inspect.signature(class_, eval_str=True).parameters.items()
-        if key not in given and key not in NOT_OFFERED and parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    changed = dict(parameters or {}) | ({"seed": (int, 0)} if seeded else {})
-    known = {parameter.name: (parameter.annotation, parameter.default) for parameter in offered} | changed
-    signature = inspect.Signature([
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for key, (annotation, default) in known.items()
-    ])  # fmt: skip
+    seed = {"seed": (int, 0)} if randomness.seeded else {}
     attributes = {
         "theirs": class_,
         "interface": interface,
-        "given": dict(given),
-        "seeded": seeded,
+        "arguments": dict(arguments),
+        "seeded": randomness.seeded,
         "lacks": lacks,
         "__doc__": _description(class_),
         "__module__": __name__,
         "__qualname__": name.replace("-", "_"),
-        "__signature__": signature,
+        "__signature__": _signature(class_, arguments, {**(parameters or {}), **seed}),
     }
-    parts = [interface.part, *needs, *(part for make in given.values() for part in PARTS_OF[make])]
+    parts = [interface.part, *needs, *(part for make in arguments.values() for part in PARTS_OF[make])]
     declare = detector(
         name,
         needs=tuple(dict.fromkeys(parts)),
         fitted_on="training" if class_.requires_fit else "meta",
-        by_chance=by_chance,
-        inert=inert,
+        stochastic=randomness.stochastic,
+        no_effect_on_scores=no_effect_on_scores,
     )
     return declare(type(name.replace("-", "_"), (base,), attributes))
+
+
+def _signature(class_: Any, arguments: Arguments, changed: Mapping[str, tuple[Any, Any]]) -> inspect.Signature:  # noqa: ANN401
+    """The parameters that users may set: those of the constructor, with changed types and defaults."""
+    offered = {
+        key: (parameter.annotation, parameter.default)
+        for key, parameter in inspect.signature(class_, eval_str=True).parameters.items()
+        if key not in arguments and key not in NOT_OFFERED and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    return inspect.Signature([
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for key, (annotation, default) in (offered | dict(changed)).items()
+    ])  # fmt: skip
 
 
 def _description(class_: Any) -> str:  # noqa: ANN401
@@ -285,13 +304,13 @@ def _description(class_: Any) -> str:  # noqa: ANN401
     return f"{class_.__name__} of pytorch-ood{source}."
 
 
-_no_model: Given = {"model": _nothing}
-_no_encoder: Given = {"encoder": _nothing}
-_with_last_layer: Given = {"encoder": _nothing, "head": _last_layer}
-_with_weights: Given = {"encoder": _nothing, "w": _weight, "b": _bias}
-_with_head: Given = {"backbone": _nothing, "head": _head}
-_with_classifier: Given = {"model": _classifier}
-_with_all_weights: Given = {"model": _classifier, "param_filter": _all_weights}
+_no_model: Arguments = {"model": _nothing}
+_no_encoder: Arguments = {"encoder": _nothing}
+_with_last_layer: Arguments = {"encoder": _nothing, "head": _last_layer}
+_with_weights: Arguments = {"encoder": _nothing, "w": _weight, "b": _bias}
+_with_head: Arguments = {"backbone": _nothing, "head": _head}
+_with_classifier: Arguments = {"model": _classifier}
+_with_all_weights: Arguments = {"model": _classifier, "param_filter": _all_weights}
 
 energy_based = _adapt("energy-based", "EnergyBased", LOGITS, _no_model)
 entropy = _adapt("entropy", "Entropy", LOGITS, _no_model)
@@ -306,7 +325,7 @@ weighted_ebo = _adapt(
     "WeightedEBO",
     LOGITS,
     {"model": _nothing, "weights": _nothing},
-    _Lacking,
+    _Unusable,
     lacks="it needs a weight for each class that is learnt in training with its loss, which no suite's training has",
 )
 
@@ -321,7 +340,7 @@ mcm = _adapt(
     "MCM",
     FEATURES,
     {"encoder": _nothing, "text_embeddings": _nothing},
-    _Lacking,
+    _Unusable,
     lacks="it needs text embeddings of the classes from a vision-language model, which no suite's classifier is",
 )
 nci = _adapt("nci", "NCI", FEATURES, _with_last_layer)
@@ -329,7 +348,7 @@ nn_guide = _adapt("nn-guide", "NNGuide", FEATURES, _with_last_layer)
 pnml = _adapt("pnml", "PNML", FEATURES, _with_last_layer)
 rmd = _adapt("rmd", "RMD", FEATURES, _no_encoder)
 she = _adapt("she", "SHE", FEATURES, _with_last_layer)
-vim = _adapt("vim", "ViM", FEATURES, _with_weights, _OfHalf, parameters={"d": (int | None, None)})
+vim = _adapt("vim", "ViM", FEATURES, _with_weights, _WithHalfTheDimensions, parameters={"d": (int | None, None)})
 
 ash = _adapt(
     "ash",
@@ -343,23 +362,24 @@ react = _adapt("react", "ReAct", FEATURE_MAPS, _with_head)
 scale = _adapt("scale", "SCALE", FEATURE_MAPS, _with_head)
 vra = _adapt("vra", "VRA", FEATURE_MAPS, _with_head)
 
-grad_norm = _adapt("grad-norm", "GradNorm", INPUTS, _with_all_weights, inert=("micro_batch_size",))
+grad_norm = _adapt("grad-norm", "GradNorm", INPUTS, _with_all_weights, no_effect_on_scores=("micro_batch_size",))
 grad_uncertainty = _adapt("grad-uncertainty", "GradUncertainty", INPUTS, _with_all_weights)
 mcd = _adapt(
     "mcd",
     "MCD",
     INPUTS,
     _with_classifier,
-    _ByDropout,
+    _WithDropout,
     parameters={"mode": (Literal["var", "mean"], "var")},
-    seeded=True,
-    by_chance=True,
-    inert=("batch_norm",),
+    randomness=_STOCHASTIC,
+    no_effect_on_scores=("batch_norm",),
 )
 odin = _adapt("odin", "ODIN", INPUTS, _with_classifier)
 mahalanobis_odin = _adapt(
     "mahalanobis-odin", "MahalanobisODIN", INPUTS, {"encoder": _encoder}, _OnFeaturesAndInputs, needs=("features",)
 )
 nacue = _adapt("nacue", "NACUE", INPUTS, {"model": _whole, "layers": _stages})
-gram = _adapt("gram", "Gram", INPUTS, {"head": _head, "feature_layers": _stages, "num_classes": _classes}, seeded=True)
+gram = _adapt(
+    "gram", "Gram", INPUTS, {"head": _head, "feature_layers": _stages, "num_classes": _classes}, randomness=_SEEDED
+)
 multi_mahalanobis = _adapt("multi-mahalanobis", "MultiMahalanobis", INPUTS, {"model": _stages})

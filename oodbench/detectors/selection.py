@@ -1,12 +1,11 @@
-"""Which detectors a user means: names, globs, parameters, or plugins themselves."""
+"""Selection of detectors by names, globs and parameters, or by plugins themselves."""
 
 import hashlib
 import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
-from oodbench.isolation import Failure, failed, isolated, time_limit
-from oodbench.parameters import defaults, split_spec
-from oodbench.plain import plain
+from oodbench.registry.isolation import UNLIMITED, Failure, TimeLimit, failed, isolated, time_limit
+from oodbench.registry.parameters import defaults, split_spec
+from oodbench.registry.plain_values import plain
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +29,29 @@ class Provider:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A detector with its parameters and who provides it.
+class SelectedDetector:
+    """A detector with its parameters and its provider.
 
     Attributes:
-        name: The name that it is known by, which may have its distribution's before it.
+        name: Name in the registry, maybe with its distribution: ``distribution/name``.
         plugin: The detector.
-        given: The parameters that the user gave.
-        provider: Who provides it.
+        given: The parameters that the user set.
+        provider: The distribution or file that provides it.
+        inputs: For a meta classifier, the detectors whose scores are its inputs, or why an input cannot be loaded.
     """
 
     name: str
     plugin: DetectorPlugin
     given: dict[str, Any]
     provider: Provider
+    inputs: "tuple[SelectedDetector, ...] | MissingPrerequisiteError" = ()
 
     def parameters(self, seed: int) -> dict[str, Any]:
-        """All parameters; one named ``seed`` that was not given is the run's seed."""
-        given = dict(self.given)
+        """All parameters with their values; a parameter ``seed`` that the user did not set gets the run's seed."""
+        values = dict(self.given)
         if self._takes_seed:
-            given.setdefault("seed", seed)
-        return self.plugin.parameters(given)
+            values.setdefault("seed", seed)
+        return self.plugin.parameters(values)
 
     @cached_property
     def _takes_seed(self) -> bool:
@@ -58,7 +59,7 @@ class Chosen:
 
     @cached_property
     def version(self) -> str:
-        """The detector's own or its distribution's, and of whose code nobody releases with care, a digest of that."""
+        """Version of the detector, else of its distribution; outside of oodbench with a digest of the source file."""
         version = self.plugin.version or self.provider.version
         if self.plugin.target.__module__.partition(".")[0] == "oodbench":
             return version
@@ -76,19 +77,19 @@ class Chosen:
 
     @property
     def key(self) -> str:
-        """The same for the same detector with the same parameters."""
+        """A key that is equal for the same detector with the same parameters."""
         return json.dumps([self.name, plain(self.parameters(seed=0), f"a parameter of {self.name}")], sort_keys=True)
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A detector that cannot be loaded, and why.
+class BrokenDetector:
+    """A detector that cannot be loaded.
 
     Attributes:
         name: Its name.
-        given: The parameters that the user gave.
-        provider: Who provides it.
-        failure: Why.
+        given: The parameters that the user set.
+        provider: The distribution or file that provides it.
+        failure: Why it cannot be loaded.
     """
 
     name: str
@@ -107,66 +108,69 @@ def _label(name: str, given: Mapping[str, Any]) -> str:
     return f"{name}:{texts}" if texts else name
 
 
-def choose(wanted: Sequence[str | DetectorPlugin], timeout: float | None = None) -> list[Chosen | Broken]:
-    """The detectors meant by names, globs and specs such as ``grad-l2:layer=conv1``, each once.
+def select(
+    wanted: Sequence[str | DetectorPlugin], limit: TimeLimit = UNLIMITED
+) -> list[SelectedDetector | BrokenDetector]:
+    """Load the detectors that match names, globs and specs such as ``grad-l2:layer=conv1``, without repetition.
 
     Args:
-        wanted: What the user means.
-        timeout: Seconds that the loading of one may take.
+        wanted: Names, globs, specs or plugins.
+        limit: Time limit for loading a detector.
 
     Raises:
         UsageError: A name or a parameter is unknown.
-        OodbenchError: None of them can be loaded.
+        OodbenchError: No detector can be loaded.
     """
-    chosen: dict[str, Chosen | Broken] = {}
+    selected: dict[str, SelectedDetector | BrokenDetector] = {}
     reasons: list[OodbenchError] = []
-    for one in wanted:
-        pattern, given = (one.name, {}) if isinstance(one, DetectorPlugin) else split_spec(one)
+    for choice in wanted:
+        pattern, parameters = (choice.name, {}) if isinstance(choice, DetectorPlugin) else split_spec(choice)
         names = registry.matching("detectors", pattern)
         for name in names:
             entry = registry.get("detectors", name)
             provider = Provider(entry.distribution, entry.version)
             try:
-                with isolated(0), time_limit(timeout):
-                    candidate = Chosen(name, load_detector(name), dict(given), provider)
-                    chosen.setdefault(_tried(candidate).key, candidate)
+                with isolated(0), time_limit(limit):
+                    candidate = with_inputs(SelectedDetector(name, load_detector(name), dict(parameters), provider))
+                    selected.setdefault(candidate.key, candidate)
             except OodbenchError as error:
-                if not given or not isinstance(error, UsageError):
+                if not parameters or not isinstance(error, UsageError):
                     reasons.append(error)
-                    chosen.setdefault(name, Broken(name, dict(given), provider, failed("load", error)))
+                    selected.setdefault(name, BrokenDetector(name, dict(parameters), provider, failed("load", error)))
                 elif len(names) == 1:
                     raise
                 else:
-                    # Who asked for all that have a parameter did not ask for this one.
+                    # A glob with parameters selects those detectors that take them.
                     logger.warning("left out: %s", error)
-    if reasons and not any(isinstance(one, Chosen) for one in chosen.values()):
+    if reasons and not any(isinstance(candidate, SelectedDetector) for candidate in selected.values()):
         raise reasons[0]
-    if wanted and not chosen:
+    if wanted and not selected:
         raise UsageError(f"no detector of {', '.join(map(str, wanted))} is left.")
-    return list(chosen.values())
+    return list(selected.values())
 
 
-def _tried(candidate: Chosen) -> Chosen:
-    """The same, if its parameters can be meant.
+def with_inputs(candidate: SelectedDetector) -> SelectedDetector:
+    """Check that a detector can be made with its parameters, and load the inputs of a meta classifier.
 
     Raises:
-        UsageError: They cannot.
+        UsageError: It cannot be made, or its inputs are unknown.
     """
     parameters = candidate.parameters(seed=0)
     with blaming(f"the detector {candidate.label} cannot be made: it"):
         candidate.plugin.build(parameters)
-    if "scores" in candidate.plugin.needs:
-        # An input that cannot be loaded is the failure of its meta classifier's cells.
-        with suppress(MissingPrerequisiteError):
-            input_detectors(candidate.name, parameters["inputs"])
-    return candidate
+    if "scores" not in candidate.plugin.needs:
+        return candidate
+    try:
+        return replace(candidate, inputs=_input_detectors(candidate.name, parameters["inputs"]))
+    except MissingPrerequisiteError as error:  # recorded as a failure of its own cells
+        return replace(candidate, inputs=error)
 
 
 def load_detector(name: str) -> DetectorPlugin:
     """Import a detector.
 
     Raises:
-        UsageError: The name is unknown or stands for several, or what it is loaded from is no detector.
+        UsageError: The name is unknown or ambiguous, or its target is not a detector.
         MissingPrerequisiteError: Its package cannot be imported.
     """
     entry = registry.get("detectors", name)
@@ -179,32 +183,35 @@ def load_detector(name: str) -> DetectorPlugin:
     return plugin
 
 
-def input_detectors(name: str, specs: Sequence[str]) -> list[Chosen]:
-    """The detectors meant by names, globs and specs such as ``knn:k=10;normalize=false``.
+def _input_detectors(name: str, specs: Sequence[str]) -> tuple[SelectedDetector, ...]:
+    """Load the inputs of a meta classifier from names, globs and specs such as ``knn:k=10;normalize=false``.
 
-    Of what a glob matches, meta classifiers of other detectors' scores are left out.
+    Detectors that need scores themselves are left out of what a glob matches.
 
     Args:
-        name: The meta classifier.
-        specs: Its parameter ``inputs``; ``;`` parts parameters, where ``,`` parts those of the meta classifier.
+        name: Name of the meta classifier.
+        specs: Its parameter ``inputs``. Parameters of an input are separated by ``;``, since ``,`` separates those of
+            the meta classifier.
 
     Raises:
-        UsageError: One is unknown, or is such a meta classifier itself.
-        MissingPrerequisiteError: One cannot be loaded.
+        UsageError: An input is unknown, or needs scores itself.
+        MissingPrerequisiteError: An input cannot be loaded.
     """
-    found: dict[str, Chosen] = {}
+    inputs: dict[str, SelectedDetector] = {}
     for spec in filter(None, specs):
         try:
-            matching = choose([spec.replace(";", ",")])
+            matching = select([spec.replace(";", ",")])
         except MissingPrerequisiteError as error:
             raise MissingPrerequisiteError(f"its input {spec} cannot be loaded: {error}") from error
-        for one in matching:
-            if isinstance(one, Broken):
-                raise MissingPrerequisiteError(f"its input {one.name} cannot be loaded: {one.failure.error}")
-            if "scores" not in one.plugin.needs:
-                found.setdefault(one.key, one)
+        for selected in matching:
+            if isinstance(selected, BrokenDetector):
+                raise MissingPrerequisiteError(f"its input {selected.name} cannot be loaded: {selected.failure.error}")
+            if "scores" not in selected.plugin.needs:
+                inputs.setdefault(selected.key, selected)
             elif not any(character in spec for character in "*?["):
-                raise UsageError(f"the input {one.name!r} of {name!r} works on scores itself; name its inputs instead.")
-    if not found:
+                raise UsageError(
+                    f"the input {selected.name!r} of {name!r} works on scores itself; name its inputs instead."
+                )
+    if not inputs:
         raise UsageError(f"{name!r} has no inputs; name some detectors, such as inputs=entropy+energy.")
-    return list(found.values())
+    return tuple(inputs.values())

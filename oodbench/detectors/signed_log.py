@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 class SignedLog(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """sign(x) log(1 + |x| / s) of each column, s being the median of its |x| on the fitting split.
 
-    Unlike quantiles it stays strictly increasing beyond the range of the fitting split, where unknown samples are.
+    Unlike quantiles, it is strictly increasing beyond the range of the fitting split, where unknown samples may be.
     """
 
     def fit(self, x: NDArray[np.float64], y: Any = None) -> Self:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Supervised models of meta classifiers: (N, K) inputs to how likely a sample is wrong or unknown."""
+"""Supervised models of meta classifiers: inputs (N, K) to how likely each sample is wrong or unknown."""
 
 import importlib
 import warnings
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
 
-# Strongest regularisation first: it wins a tie.
+# Inverse strengths of regularisation (C); the strongest is first, since the first wins a tie.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
-# Forests state probabilities of 0 and 1, whose log-odds are infinite.
+# Probabilities are clipped by this much, since log-odds of 0 and 1, as forests state them, are infinite.
 SURE = 1e-6
 
 Inputs = NDArray[np.float64]
@@ -23,14 +23,14 @@ Target = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Trained:
+class FittedModel:
     """A fitted model.
 
     Attributes:
-        model: Of scikit-learn.
-        by_probability: Whether decisions are made of its probabilities, or are its own with an offset.
+        model: The fitted classifier of scikit-learn.
+        by_probability: Whether the decision is the log-odds of its probability, or its decision function plus offset.
         states_log_odds: Whether decisions are log-odds.
-        offset: Added to its own decisions.
+        offset: Added to its decision function.
     """
 
     model: Any
@@ -50,26 +50,26 @@ class Trained:
 
 
 Named = Literal["logistic", "hist-gradient-boosting", "mlp"]
-Make = Callable[[Inputs, Target, int], Trained]
+Make = Callable[[Inputs, Target, int], FittedModel]
 """Fits a model on inputs (N, K), target (N,) and a seed."""
 
 
 def classifier_named(name: str) -> Make:
-    """The classifier that is meant by a name.
+    """Look up a classifier by name.
 
     Args:
-        name: One of ``CLASSIFIERS``, or the dotted name of a class that follows scikit-learn's contract.
+        name: A key of ``CLASSIFIERS``, or the dotted name of a class that follows scikit-learn's contract.
 
     Raises:
-        UsageError: It is none.
+        UsageError: There is no such classifier.
         MissingPrerequisiteError: Its package cannot be imported.
     """
     if name in CLASSIFIERS:
         return CLASSIFIERS[name]
-    return partial(_of_class, _dotted(name))
+    return partial(_fit_class, _import_class(name))
 
 
-def _dotted(name: str) -> Any:  # noqa: ANN401
+def _import_class(name: str) -> Any:  # noqa: ANN401
     from sklearn.base import is_classifier
 
     module, _, attribute = name.rpartition(".")
@@ -83,10 +83,10 @@ def _dotted(name: str) -> Any:  # noqa: ANN401
     except AttributeError as cause:
         raise UsageError(f"{module} has no classifier {attribute!r}; {offered}.") from cause
     try:
-        is_one = isinstance(class_, type) and is_classifier(class_())
+        is_usable = isinstance(class_, type) and is_classifier(class_())
     except TypeError as cause:
         raise UsageError(f"the classifier {name!r} cannot be made without arguments: {cause}.") from cause
-    if not is_one:
+    if not is_usable:
         raise UsageError(f"{name!r} is no scikit-learn classifier; {offered}.")
     return class_
 
@@ -97,7 +97,7 @@ def logistic(inputs: Inputs, target: Target, strengths: tuple[float, ...] = STRE
     Args:
         inputs: (N, K).
         target: (N,), at least two of each class.
-        strengths: Of the regularisation; the best AUROC in cross-validation decides.
+        strengths: Candidates for C, the inverse strength of regularisation, chosen by the AUROC in cross-validation.
     """
     from sklearn.feature_selection import VarianceThreshold
     from sklearn.linear_model import LogisticRegressionCV
@@ -115,25 +115,25 @@ def logistic(inputs: Inputs, target: Target, strengths: tuple[float, ...] = STRE
         l1_ratios=(0.0,),
         use_legacy_attributes=False,
     )
-    return _fitted(inputs, target, VarianceThreshold(0.0), SignedLog(), StandardScaler(), regression)
+    return _fit_pipeline(inputs, target, VarianceThreshold(0.0), SignedLog(), StandardScaler(), regression)
 
 
 def prior_log_odds(target: Target) -> float:
-    """What balancing the classes took out of the log-odds (King, Zeng 2001, §4.1)."""
+    """The prior log-odds, which balancing the classes removed from the log-odds (King, Zeng 2001, §4.1)."""
     return float(np.log(target.sum() / (~target).sum()))
 
 
 def importance(make: Make, inputs: Inputs, target: Target, seed: int) -> list[float]:
-    """How much the AUROC falls when one input is shuffled, on folds that the model was not fitted on; mean of them.
+    """Permutation importance: the mean fall of the AUROC on held-out folds when an input is shuffled.
 
     Args:
         make: Fits the model.
         inputs: (N, K).
         target: (N,), at least two of each class.
-        seed: Of folds and shuffling.
+        seed: Seed of the folds and of the shuffling.
 
     Returns:
-        K numbers.
+        The importance of each of the K inputs.
     """
     from oodbench.evaluation.metrics import auroc
 
@@ -151,43 +151,45 @@ def importance(make: Make, inputs: Inputs, target: Target, seed: int) -> list[fl
     return [float(fall) for fall in means]
 
 
-def _replaced(inputs: Inputs, other: Inputs, column: int) -> Inputs:
+def _replaced(inputs: Inputs, replacement: Inputs, column: int) -> Inputs:
     changed = inputs.copy()
-    changed[:, column] = other[:, column]
+    changed[:, column] = replacement[:, column]
     return changed
 
 
-def _of_class(class_: Any, inputs: Inputs, target: Target, seed: int) -> Trained:  # noqa: ANN401
+def _fit_class(class_: Any, inputs: Inputs, target: Target, seed: int) -> FittedModel:  # noqa: ANN401
     seeded = {"random_state": seed} if "random_state" in class_().get_params() else {}
     model = class_(**seeded).fit(inputs, target)
     probable = hasattr(model, "predict_proba")
-    return Trained(model, by_probability=probable, states_log_odds=probable)
+    return FittedModel(model, by_probability=probable, states_log_odds=probable)
 
 
-def _logistic(inputs: Inputs, target: Target, seed: int) -> Trained:
-    return Trained(logistic(inputs, target), by_probability=False, states_log_odds=True, offset=prior_log_odds(target))
+def _logistic(inputs: Inputs, target: Target, seed: int) -> FittedModel:
+    return FittedModel(
+        logistic(inputs, target), by_probability=False, states_log_odds=True, offset=prior_log_odds(target)
+    )
 
 
-def _hist_gradient_boosting(inputs: Inputs, target: Target, seed: int) -> Trained:
+def _hist_gradient_boosting(inputs: Inputs, target: Target, seed: int) -> FittedModel:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(random_state=seed).fit(inputs, target)
-    return Trained(model, by_probability=True, states_log_odds=True)
+    return FittedModel(model, by_probability=True, states_log_odds=True)
 
 
-def _mlp(inputs: Inputs, target: Target, seed: int) -> Trained:
+def _mlp(inputs: Inputs, target: Target, seed: int) -> FittedModel:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from sklearn.preprocessing import StandardScaler
 
     from oodbench.detectors.signed_log import SignedLog
 
-    # The whole split at once: errors are few, and a tenth of them held out would stop the training by chance.
+    # No early stopping: errors are few, and a held-out tenth of them would stop the training by chance.
     network = MLPClassifier((16,), solver="lbfgs", alpha=1.0, max_iter=300, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = _fitted(inputs, target, SignedLog(), StandardScaler(), network)
-    return Trained(model, by_probability=True, states_log_odds=True)
+        model = _fit_pipeline(inputs, target, SignedLog(), StandardScaler(), network)
+    return FittedModel(model, by_probability=True, states_log_odds=True)
 
 
 CLASSIFIERS: dict[Named | str, Make] = {
@@ -197,7 +199,7 @@ CLASSIFIERS: dict[Named | str, Make] = {
 }
 
 
-def _fitted(inputs: Inputs, target: Target, *steps: Any) -> Any:  # noqa: ANN401
+def _fit_pipeline(inputs: Inputs, target: Target, *steps: Any) -> Any:  # noqa: ANN401
     from sklearn.pipeline import make_pipeline
 
     return make_pipeline(*steps).fit(inputs, target)

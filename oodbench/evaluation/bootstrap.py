@@ -1,9 +1,8 @@
-"""Bootstrap of the metrics that no closed form gives an interval for.
+"""Bootstrap intervals of metrics for which there is no closed form.
 
-Where a suite sets how many samples of each class there are, positives and negatives are resampled among themselves.
-Where the number of errors is itself a sample, as on known data alone, all samples are resampled together. The draws
-depend on nothing but the numbers of samples, so that all detectors on the same samples see the same resamples and their
-differences are paired.
+Where the suite fixes the number of samples of each class, positives and negatives are resampled separately. Where the
+number of errors is random, as on known data alone, all samples are resampled together. The draws depend only on the
+numbers of samples, so that all detectors get the same resamples of the same samples, and their differences are paired.
 """
 
 import os
@@ -24,7 +23,7 @@ RESAMPLED = ("aupr_unknown", "aupr_known", "fpr95_unknown_positive", "fpr95_know
 """The metrics of a resample, in the order of the rows of :func:`replicates`."""
 
 _POSITIVE, _NEGATIVE, _TOGETHER = 1, 2, 3
-# As many resamples as are counted at the same time: their running counts stay in a processor's first-level cache.
+# Number of resamples that are processed together, so that their running counts fit a processor's first-level cache.
 _LANES = 250
 
 
@@ -33,47 +32,48 @@ def intervals(
 ) -> dict[str, Interval]:
     """Percentile intervals of metrics.
 
+    Where all replicates are 0 or all are 1, or a class has a single sample, the replicates say nothing. Then the
+    interval is Wilson's, of a share among the samples that the metric counts.
+
     Args:
-        values: The metrics on the sample itself.
-        draws: Their replicates, (6, B).
+        values: The metrics on the samples themselves.
+        draws: Bootstrap replicates of the metrics, (6, B).
         positives: Number of positives.
-        negatives: Number of negatives. Where all replicates are the same 0 or 1, or a class has one sample, they say
-            nothing, and Wilson's interval of a share among the samples that the metric counts takes the place.
+        negatives: Number of negatives.
     """
     smallest = min(positives, negatives)
     counted = (positives, negatives, negatives, positives, positives + negatives, positives + negatives)
-    found = {}
+    by_metric = {}
     for name, of_metric, n in zip(RESAMPLED, draws, counted, strict=True):
         low, high = np.nanquantile(of_metric, [0.025, 0.975])
         if smallest < 2 or (low == high and at_an_end(values[name])):
-            found[name] = wilson(values[name], smallest if smallest < 2 else n)
+            by_metric[name] = wilson(values[name], smallest if smallest < 2 else n)
         else:
-            found[name] = containing(values[name], float(low), float(high))
-    return found
+            by_metric[name] = containing(values[name], float(low), float(high))
+    return by_metric
 
 
 def replicates(
     scores: Scores, positive: Target, resamples: int = RESAMPLES, *, stratified: bool = True
 ) -> NDArray[np.float64]:
-    """The metrics of :data:`RESAMPLED` on every resample.
+    """The metrics of :data:`RESAMPLED` on each resample.
 
     Args:
         scores: (N,), finite.
         positive: (N,), with both classes.
-        resamples: Their number B.
-        stratified: Whether positives and negatives are resampled among themselves.
+        resamples: Number of resamples B.
+        stratified: Whether positives and negatives are resampled separately.
 
     Returns:
-        float64 (6, B). ``aurc`` and ``augrc`` are the areas under the risk–coverage curves when positives are the
-        errors. NaN for a resample that lacks a class.
+        float64 (6, B). For ``aurc`` and ``augrc``, positives are the errors. NaN for a resample that lacks a class.
     """
     order = np.argsort(-scores, kind="stable")
     truth = positive[order]
     # The row of each sample's counts, among the positives' or the negatives'.
     rows = np.where(positive, np.cumsum(positive), np.cumsum(~positive))[order] - 1
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
-    one = partial(_sweep(), *_drawn(positive, resamples, stratified=stratified), rows, truth, ends)
-    return np.concatenate(list(_workers().map(one, _lanes(resamples))), axis=1)
+    sweep_lanes = partial(_sweep(), *_drawn(positive, resamples, stratified=stratified), rows, truth, ends)
+    return np.concatenate(list(_workers().map(sweep_lanes, _lanes(resamples))), axis=1)
 
 
 @cache
@@ -92,7 +92,7 @@ def _drawn(positive: Target, resamples: int, *, stratified: bool) -> tuple[NDArr
 
 @cache
 def _sweep() -> Callable[..., NDArray[np.float64]]:
-    """The numba kernel where the extra ``fast`` is installed; both give the same to float32 accuracy."""
+    """The numba kernel if the extra ``fast`` is installed, else NumPy; they agree to float32 accuracy."""
     try:
         from oodbench.evaluation.fused_sweep import sweep as fused
     except ImportError:
@@ -106,13 +106,13 @@ def _lanes(resamples: int) -> list[slice]:
     return [slice(low, min(low + _LANES, resamples)) for low in range(0, resamples, _LANES)]
 
 
-# As many as a suite of four unknown sets with both targets needs.
+# Enough for a suite of four unknown sets with both targets.
 @lru_cache(maxsize=8)
 def _counts(n: int, stream: int, resamples: int) -> NDArray[np.uint8]:
     """How often each of n samples is drawn in each resample, (n, B); each column sums to n.
 
-    The raw bits of a generator are the same in every version of NumPy, which its methods need not be. A sample is drawn
-    more than 255 times with a probability below 1e-500.
+    Raw bits are used because they are the same in every version of NumPy, unlike the methods of a generator. The
+    probability that a sample is drawn more than 255 times is below 1e-500.
     """
     bits = np.random.Philox(key=stream)
     counts = np.empty((resamples, n), dtype=np.uint8)
@@ -123,10 +123,10 @@ def _counts(n: int, stream: int, resamples: int) -> NDArray[np.uint8]:
 
 
 def calibration_interval(probability: NDArray[np.floating], wrong: Target) -> Interval:
-    """Expected calibration error with the percentile interval of resamples of all samples together.
+    """Expected calibration error with its percentile interval, from resampling all samples together.
 
     Args:
-        probability: (N,), of being wrong.
+        probability: (N,), stated probability of being wrong.
         wrong: (N,), with both classes.
     """
     value = expected_calibration_error(probability, wrong, bins=BINS)

@@ -1,4 +1,4 @@
-"""The sweep of ``oodbench.evaluation.sweep`` as a numba kernel of the extra ``fast``: one read of each count."""
+"""``oodbench.evaluation.sweep`` as a numba kernel of the extra ``fast``, which reads each count once."""
 
 import numpy as np
 from numba import njit
@@ -15,7 +15,7 @@ def sweep(
     ends: NDArray[np.int64],
     lanes: slice,
 ) -> NDArray[np.float64]:
-    """The metrics of some resamples; see there."""
+    """The metrics of some resamples, with the arguments and result of ``oodbench.evaluation.sweep.sweep``."""
     sums = np.zeros((6, lanes.stop - lanes.start))
     m = of_positives[:, lanes].sum(axis=0, dtype=np.float32)
     n = of_negatives[:, lanes].sum(axis=0, dtype=np.float32)
@@ -23,7 +23,7 @@ def sweep(
     return averaged(sums, m.astype(np.float64), n.astype(np.float64))
 
 
-# So many groups are summed in float32 before they are added in float64.
+# This many groups are summed in float32 before they are added in float64.
 _BLOCK = 64
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 

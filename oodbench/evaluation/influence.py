@@ -1,10 +1,9 @@
 """Metrics with the influence of each sample on them.
 
-The influence of a sample is scaled so that the sum of its squares over the samples is the variance of the metric, and
-the sum of products with another metric's influence on the same samples is their covariance. For the AUROC that is the
-estimator of DeLong, DeLong, Clarke-Pearson 1988. Any linear combination of metrics has the same combination of
-influences, so that the interval of a mean over data sets, or of a difference of detectors, is exact about the samples
-that they share.
+Influences are scaled so that the sum of their squares over the samples is the variance of the metric, and the sum of
+their products with the influences on another metric is the covariance. For the AUROC that is the estimator of DeLong,
+DeLong, Clarke-Pearson 1988. A linear combination of metrics has the same linear combination of influences. So the
+variance of a mean over data sets, or of a difference of detectors, accounts for the samples that they share.
 """
 
 import math
@@ -19,12 +18,12 @@ from oodbench.evaluation.metrics import Scores, Target, flagged
 
 @dataclass(frozen=True)
 class Influenced:
-    """A metric and the influence of each sample.
+    """A metric and the influence of each sample on it.
 
     Attributes:
         value: The metric.
         influence: float64 (N,).
-        unseen: Variance that the samples cannot show: where they separate perfectly, or where a class has one sample.
+        unseen: Additional variance where the samples show none: with perfect separation, or a single sample in a class.
     """
 
     value: float
@@ -64,7 +63,7 @@ def balanced_accuracy_influence(scores: Scores, positive: Target, threshold: flo
     Args:
         scores: (N,).
         positive: (N,), with both classes.
-        threshold: From the fitting split.
+        threshold: Threshold from the fitting split.
     """
     decided = flagged(scores, threshold) == positive
     value = float((decided[positive].mean() + decided[~positive].mean()) / 2)
@@ -72,7 +71,7 @@ def balanced_accuracy_influence(scores: Scores, positive: Target, threshold: flo
     for members in (positive, ~positive):
         of_class = decided[members]
         influence[members] = _scaled(of_class - of_class.mean()) / 2
-        # Few samples show too little of the variance of a share; Wilson's interval says how much is missing.
+        # Few samples underestimate the variance of a share; the missing variance is taken from Wilson's interval.
         interval = wilson(float(of_class.mean()), len(of_class))
         seen = float(np.square(influence[members]).sum())
         unseen_of_both += max(0.0, ((interval.high - interval.low) / (2 * Z)) ** 2 / 4 - seen)
@@ -80,20 +79,20 @@ def balanced_accuracy_influence(scores: Scores, positive: Target, threshold: flo
 
 
 def _share_below(values: Scores, ordered: Scores) -> NDArray[np.float64]:
-    """Of each value: the share of the ordered ones below it, ties counting half."""
+    """For each value, the share of ``ordered`` that is below it, ties counting half."""
     low, high = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     share: NDArray[np.float64] = (low + high) / (2 * len(ordered))
     return share
 
 
 def _scaled(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations whose squares sum to the variance of their mean."""
+    """Deviations from the mean, scaled so that their squares sum to the variance of the mean."""
     n = len(deviations)
     return deviations / math.sqrt(n * (n - 1)) if n > 1 else np.zeros(n)
 
 
 def unseen(value: float, m: int, n: int) -> float:
-    """The variance that Wilson's interval has where the samples show none: at 0 and 1, and with one in a class."""
+    """The variance of Wilson's interval where samples show none: at 0 and 1, or with a single sample in a class."""
     if min(m, n) > 1 and not at_an_end(value):
         return 0.0
     interval = wilson(value, min(m, n))

@@ -1,4 +1,4 @@
-"""Metrics of a score against a binary target; larger scores speak for the positive class, and ties are exact."""
+"""Metrics of scores against a binary target: larger scores mean positive, and ties are treated exactly."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,18 +8,18 @@ Target = NDArray[np.bool_]
 
 
 def metrics(scores: Scores, positive: Target, threshold: float | None) -> dict[str, float | None]:
-    """Every metric of a score for one target; None where a class is missing.
+    """All metrics of scores for a target; None where a class is missing.
 
     Args:
         scores: (N,), finite.
-        positive: (N,), unknown samples, or wrong or unknown ones.
-        threshold: From the fitting split, for ``meta_accuracy``; None if there is none.
+        positive: (N,), whether each sample is unknown, or wrong or unknown.
+        threshold: Threshold from the fitting split, for ``meta_accuracy``; None if there is none.
 
     Returns:
-        ``auroc``; ``aupr_unknown`` and ``aupr_known``, average precision with the positive and with the negative class
-        as the one looked for; ``fpr95_unknown_positive``, the share of negatives above the threshold that lets 95 % of
-        the positives through; ``fpr95_known_positive``, the share of positives below the threshold that lets 95 % of
-        the negatives through; ``meta_accuracy``, balanced: the mean of both classes' rates of right decisions at the
+        ``auroc``; ``aupr_unknown`` and ``aupr_known``, average precision for detecting the positive and the negative
+        class; ``fpr95_unknown_positive``, the share of negatives above the threshold that lets 95 % of the positives
+        through; ``fpr95_known_positive``, the share of positives below the threshold that lets 95 % of the negatives
+        through; ``meta_accuracy``, balanced: the mean of both classes' rates of right decisions at the
         threshold.
     """
     negative = ~positive
@@ -47,7 +47,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float | None:
 
 
 def cumulated(scores: Scores, positive: Target) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of positives and negatives with at least each distinct score, from the largest score down."""
+    """For each distinct score, from the largest down: the numbers of positives and negatives with at least it."""
     order = np.argsort(-scores, kind="stable")
     ordered, truth = scores[order], positive[order]
     last_of_ties = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
@@ -62,15 +62,15 @@ def balanced_accuracy(scores: Scores, positive: Target, threshold: float) -> flo
 
 
 def flagged(scores: Scores, threshold: float) -> Target:
-    """Whether each score is at or above a threshold, compared in float64: in float32 it may be rounded to a score."""
+    """Whether each score is at or above a threshold, bool (N,); compared in float64, so as not to round it."""
     decided: Target = scores.astype(np.float64) >= threshold
     return decided
 
 
 def best_threshold(scores: Scores, positive: Target) -> float | None:
-    """The threshold with the largest balanced accuracy, half-way to the next score below.
+    """The threshold with the largest balanced accuracy, half-way to the next score below; None if a class is missing.
 
-    To be used on the fitting split only. None where a class is missing.
+    To be used on the fitting split only.
     """
     if positive.all() or not positive.any():
         return None
@@ -87,19 +87,19 @@ def best_threshold(scores: Scores, positive: Target) -> float | None:
 def _from_below(
     positives: NDArray[np.int64], negatives: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The numbers of negatives and positives with at most each distinct score, from the smallest score up."""
+    """For each distinct score, from the smallest up: the numbers of negatives and positives with at most it."""
     below = negatives[-1] - np.append(0, negatives[:-1]), positives[-1] - np.append(0, positives[:-1])
     return below[0][::-1], below[1][::-1]
 
 
 def _area(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:
-    """Trapezoids under the ROC curve, in whole numbers until the last division."""
+    """Area under the ROC curve by trapezoids, in integers until the last division."""
     wins = np.diff(negatives, prepend=0) * (positives + np.append(0, positives[:-1]))
     return float(wins.sum() / (2 * positives[-1] * negatives[-1]))
 
 
 def _average_precision(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:
-    """Σ (Rₙ − Rₙ₋₁) Pₙ over distinct scores."""
+    """Average precision: Σ (Rₙ − Rₙ₋₁) Pₙ over distinct scores, with recall R and precision P."""
     precision = positives / (positives + negatives)
     return float((np.diff(positives, prepend=0) * precision).sum() / positives[-1])
 

@@ -1,4 +1,4 @@
-"""What errors are left where a detector rejects the samples it scores highest, and whether stated risks are true.
+"""Selective classification (risk and coverage), and calibration of stated probabilities of error.
 
 A sample is accepted if its score is at most a threshold; coverage is the share of accepted samples.
 """
@@ -17,8 +17,8 @@ def risk_coverage(scores: Scores, wrong: Target) -> tuple[NDArray[np.float64], N
         wrong: (N,).
 
     Returns:
-        Coverage and selective risk, the share of errors among the accepted samples, at each distinct score as threshold
-        from the smallest up, float64 (K,) each.
+        Coverage and selective risk (the share of errors among accepted samples) at each of K distinct scores as
+        threshold, from the smallest up, float64 (K,) each.
     """
     right, errors = cumulated(-scores, ~wrong)
     accepted = right + errors
@@ -28,10 +28,10 @@ def risk_coverage(scores: Scores, wrong: Target) -> tuple[NDArray[np.float64], N
 def aurc(scores: Scores, wrong: Target) -> float:
     """Area under the risk–coverage curve: the mean over all samples of the selective risk at their own score.
 
-    Without ties that is the definition of Geifman, Uziel, El-Yaniv 2019 (ICLR). Tied samples have the risk of all of
-    them, so that their order does not matter. Peers lay trapezoids through the same points: FD-Shifts from coverage 0
-    with the first risk, torch-uncertainty from coverage 1/N, divided by 1 − 1/N, with ties in the order they come in.
-    Without ties both differ from this by terms of 1/N.
+    Without ties that is the definition of Geifman, Uziel, El-Yaniv 2019 (ICLR). Tied samples share the risk
+    at their score, so that their order does not matter. Other packages use trapezoids between the same points:
+    FD-Shifts from coverage 0 with the first risk, torch-uncertainty from coverage 1/N, divided by
+    1 − 1/N, with ties in the order they come in. Without ties both differ from this by terms of 1/N.
 
     Args:
         scores: (N,), larger = more likely wrong.
@@ -61,13 +61,13 @@ def augrc(scores: Scores, wrong: Target) -> float:
 def expected_calibration_error(probability: NDArray[np.floating], wrong: Target, bins: int = 15) -> float:
     """Mean distance between the stated and the observed share of errors, in bins of equal width (Guo et al. 2017, §2).
 
-    A statement on an edge is in the bin above it, as in torchmetrics, in the paper in the one below; 1 is in the last
-    bin, as in the paper, where torchmetrics has a bin more.
+    A probability on an edge between bins is in the upper bin, as in torchmetrics; in the paper it is in the lower. A
+    probability of 1 is in the last bin, as in the paper; torchmetrics has a further bin for it.
 
     Args:
         probability: (N,), stated probability of being wrong, from 0 to 1.
         wrong: (N,).
-        bins: Their number.
+        bins: Number of bins.
     """
     place = bins_of(probability, bins)
     stated = np.bincount(place, weights=probability, minlength=bins)

@@ -1,11 +1,11 @@
-"""One sweep over sorted samples for the metrics of many resamples, with NumPy's operations."""
+"""A sweep over sorted samples that computes the metrics of many resamples at once, in NumPy."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-# So many samples of so many resamples fit a processor's second-level cache.
+# Number of samples in a tile, so that their counts in ``_LANES`` resamples fit a processor's second-level cache.
 _TILE = 256
 
 
@@ -21,11 +21,11 @@ def sweep(
 
     Args:
         of_positives: How often each positive is drawn in each resample, (P, B).
-        of_negatives: The same of the negatives, (M, B).
-        rows: Of each sample, from the largest score down: its row in the counts of its class, (N,).
-        truth: Whether it is a positive, (N,).
-        ends: One past the last sample of each group of equal scores.
-        lanes: The resamples.
+        of_negatives: How often each negative is drawn in each resample, (M, B).
+        rows: For each sample, from the largest score down, its row in the counts of its class, (N,).
+        truth: Whether each of these samples is a positive, (N,).
+        ends: End (exclusive) of each group of equal scores.
+        lanes: The resamples to compute.
 
     Returns:
         float64 (6, B'), rows as in ``oodbench.evaluation.bootstrap.RESAMPLED``.
@@ -47,23 +47,23 @@ def sweep(
         below, missed = n - wrongly + q, m - above + p
         precision = below / np.maximum(below + missed, 1)
         sums[0] += _dot(p, above / np.maximum(above + wrongly, 1))
-        known = _dot(q, precision)
-        sums[1] += known
+        of_negatives_alone = _dot(q, precision)
+        sums[1] += of_negatives_alone
         sums[2] += _drawn_before(q, above - p, needed_positives, tp, above[-1])
         sums[3] += _drawn_before(p, below - q, needed_negatives, n - wrongly[-1], n - fp)
-        sums[4] += known + _dot(p, precision)
+        sums[4] += of_negatives_alone + _dot(p, precision)
         sums[5] += _dot(p + q, missed - p / 2)
         tp, fp = above[-1], wrongly[-1]
     return averaged(sums, m.astype(np.float64), n.astype(np.float64))
 
 
 def averaged(sums: NDArray[np.float64], m: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums to metrics; NaN where a resample lacks a class.
+    """Turn the sums of a sweep into metrics; NaN where a resample lacks a class.
 
     Args:
         sums: (6, B').
-        m: Positives of each resample, (B',).
-        n: Negatives of each resample, (B',).
+        m: Number of positives in each resample, (B',).
+        n: Number of negatives in each resample, (B',).
     """
     both = np.where((m > 0) & (n > 0), m + n, np.nan)
     averages: NDArray[np.float64] = sums / np.stack([m, n, n, m, both, both**2]).clip(min=1) * (both / both)
@@ -72,7 +72,7 @@ def averaged(sums: NDArray[np.float64], m: NDArray[np.float64], n: NDArray[np.fl
 
 
 def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Where a tile starts, and the ends of its groups."""
+    """Cut the samples into tiles of whole groups: the start of each tile and the ends of its groups."""
     start = first = 0
     while first < len(ends):
         last = max(first + 1, int(np.searchsorted(ends, start + _TILE, "right")))
@@ -83,7 +83,7 @@ def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
 def _of_groups(
     counts: NDArray[np.uint8], rows: NDArray[np.int64], members: NDArray[np.bool_], starts: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Sums over the members of each group, (G, B'); zero for a group without any."""
+    """Sum the counts of the members in each group, (G, B'); zero for a group without members."""
     drawn = np.zeros((len(rows), counts.shape[1]), dtype=np.float32)
     drawn[members] = counts[rows[members]]
     if len(starts) == len(rows):
@@ -99,14 +99,14 @@ def _drawn_before(
     least: NDArray[np.float32],
     most: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """How many are drawn in the groups that come before 95 % of the other class have passed.
+    """For each resample, the number of draws in the groups that come before 95 % of the other class has passed.
 
     Args:
-        drawn: Of each group and resample, (G, B').
-        passed: Of the other class, before each group.
-        needed: So many of it are 95 %, in each resample.
-        least: The smallest of ``passed`` in each resample, or less.
-        most: The largest, or more; most tiles are on one side of the threshold altogether.
+        drawn: Number of draws in each group and resample, (G, B').
+        passed: Number of draws of the other class before each group, (G, B').
+        needed: 95 % of the draws of the other class in each resample, (B',).
+        least: Lower bound of ``passed`` in each resample.
+        most: Upper bound of ``passed``. The bounds are a shortcut: most tiles are entirely before or after.
     """
     if (least >= needed).all():
         return np.zeros(drawn.shape[1])
@@ -117,6 +117,6 @@ def _drawn_before(
 
 
 def _dot(weights: NDArray[np.float32], values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Σ over the groups of weight × value."""
+    """Sum of weight × value over the groups, for each resample."""
     sums: NDArray[np.float64] = np.einsum("gb,gb->b", weights, values, dtype=np.float64, casting="unsafe")
     return sums

@@ -1,4 +1,7 @@
-"""Evidence: what is read off the classifier for each sample, once, for all detectors."""
+"""Evidence: logits, features and gradient metrics of each sample, collected once for all detectors.
+
+This room must not know detectors, protocols or scores.
+"""
 
 from oodbench.evidence.evidence import Evidence
 

@@ -1,4 +1,4 @@
-"""How many images are taken at once: always as many, or fewer where memory does not suffice."""
+"""Batch size: fixed for images of a shape, and halved where memory does not suffice."""
 
 import logging
 from collections.abc import Callable
@@ -7,34 +7,33 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.errors import MORE_MEMORY, OodbenchError
-from oodbench.memory import is_exhausted
+from oodbench.errors import MORE_MEMORY, OodbenchError, is_exhausted
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# Fixed: the shape of a batch decides how matrix products are blocked, and so the last bits.
+# Fixed, since the shape of a batch decides how matrix products are blocked, and so their rounding.
 BATCH = 256
-# Numbers of a batch's images at most, so that what the network makes of large images stays in memory.
+# Largest number of values in a batch of images, so that activations for large images fit in memory.
 BATCH_NUMBERS = 256 * 3 * 64 * 64
 
 
 def batch_of(images: NDArray[np.uint8]) -> int:
-    """How many of the images (N, C, H, W) are taken at once."""
+    """The batch size for images of the shape of ``images``, (N, C, H, W)."""
     return max(1, min(BATCH, BATCH_NUMBERS // int(images[0].size)))
 
 
 def halving(batch: int, what: str, take: Callable[[int], T]) -> tuple[T, int]:
-    """What is taken in batches, which are halved until memory suffices.
+    """Compute something in batches, and halve the batch size while memory does not suffice.
 
     Args:
-        batch: The size to begin with.
-        what: What is taken, for messages.
-        take: Takes it, in batches of a size.
+        batch: The batch size to begin with.
+        what: What is computed, for messages.
+        take: Computes it with a batch size.
 
     Returns:
-        It, and the size of its batches.
+        The result, and the batch size that it was computed with.
 
     Raises:
         OodbenchError: The memory does not suffice for a single image.
@@ -49,6 +48,6 @@ def halving(batch: int, what: str, take: Callable[[int], T]) -> tuple[T, int]:
                 raise OodbenchError(
                     f"the memory does not suffice for the {what} of a single image; {MORE_MEMORY}"
                 ) from None
-        # Outside of the handler, whose exception holds on to what the failed batches have taken.
+        # Outside of the handler, since its exception keeps the memory of the failed batches alive.
         batch //= 2
         logger.warning("out of memory: %d images at a time are tried for the %s.", batch, what)

@@ -1,4 +1,4 @@
-"""What parts of the evidence cost for each sample, measured on a few of a run's own."""
+"""Measures what parts of the evidence cost for each sample."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from oodbench.classifiers.store import Classifier
+from oodbench.classifiers.classifier import Classifier
 from oodbench.errors import OodbenchError
 from oodbench.evidence.batches import halving
 from oodbench.gradients import forward
@@ -23,10 +23,10 @@ REPEATS = 5
 
 
 def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[tuple[str, ...]], float | None]:
-    """A function from parts of the evidence to the milliseconds that they take for each sample, on one thread.
+    """A function from parts of the evidence to the milliseconds that they take for each sample, on a single thread.
 
-    Logits and features come with the forward pass. Each set of parts is measured when it is first asked for, as the
-    best of five passes over 64 samples, or of one if that takes long; None where the memory does not suffice for it.
+    Logits and features come with the forward pass. Each set of parts is measured when it is first asked for: the best
+    of up to five passes over 64 samples, fewer if they take long. None if the memory does not suffice.
 
     Args:
         classifier: The trained classifier.

@@ -1,1 +1,4 @@
-"""Who runs the jobs of a benchmark: this process, several that meet in the results folder, or a cluster."""
+"""Execution: who runs the jobs of a run, in this process or on a cluster, with the same numbers.
+
+It must not know what a job computes.
+"""

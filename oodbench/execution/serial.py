@@ -1,82 +1,99 @@
-"""Jobs one after the other in this process, beside any other processes on the same results folder."""
+"""Runs jobs one after the other in this process; other processes may use the same results folder."""
 
 import time
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from oodbench.cells import Draft, drafts, run_cell
-from oodbench.errors import OodbenchError, one_line
-from oodbench.execution.outcome import SeedFailed
-from oodbench.journal.events import tell
-from oodbench.plan import Benchmark, Job
+from oodbench.errors import OodbenchError
+from oodbench.execution.coordinator import Assignment, Coordinator, Done, Finished
+from oodbench.execution.queue import WorkerName
+from oodbench.execution.work import WorkRequest
+from oodbench.execution.worker import Worker
 from oodbench.records.record import Record
 from oodbench.records.store import Store
-from oodbench.threads import single_threaded
-from oodbench.trial import Trial
+from oodbench.runs.cells import Job
+from oodbench.runs.prepared import PreparedRun
+from oodbench.runs.resolved import ResolvedRun
+from oodbench.runs.settings import RunSettings
+from oodbench.runs.summary import SeedFailed
+
+# Seconds between two looks at jobs that another process has claimed.
+LOOK_S = 0.1
 
 
-def run_serially(
-    benchmark: Benchmark, store: Store, jobs: Sequence[Job] | None = None
-) -> Iterator[Record | SeedFailed]:
-    """The records of all jobs, or of some, seed by seed; what is finished already is taken as it is.
+@dataclass(frozen=True)
+class Serial:
+    """Executor that runs all jobs in this process."""
 
-    A job that another process is at is left to it, and looked at again when all others are done: if that process ended
-    before it was through, it is done here.
+    name = "serial"
+
+    def check(self, run: ResolvedRun) -> None:
+        """Accept every run."""
+
+    def records(self, run: PreparedRun, store: Store, settings: RunSettings) -> Iterator[Record | SeedFailed]:
+        """The records of all jobs, seed by seed; finished cells are not run again."""
+        return run_serially(run, store, {seed: run.jobs(seed) for seed in run.seeds})
+
+
+def run_serially(run: PreparedRun, store: Store, jobs: Mapping[int, Sequence[Job]]) -> Iterator[Record | SeedFailed]:
+    """The records of some jobs of a run.
+
+    A job that another process has claimed is left to it, and looked at again when nothing else is to do. If that
+    process ended before the job was done, it is done here.
+
+    Args:
+        run: The run.
+        store: The results folder.
+        jobs: The jobs of each seed.
     """
-    every = [job for seed in benchmark.seeds for job in benchmark.jobs(seed)] if jobs is None else jobs
-    for seed, of_seed in groupby(every, key=attrgetter("seed")):
-        asked_for = list(of_seed)
-        tell("seed started", seed=seed)
-        try:
-            trial = benchmark.trial(seed)
-        except OodbenchError as error:
-            tell("seed failed", seed=seed, error=one_line(error))
-            yield SeedFailed(seed, error)
-        else:
-            yield from _of_trial(benchmark, store, trial, asked_for)
+    coordinator = Coordinator(jobs, store)
+    total = sum(len(of_seed) + 2 for of_seed in jobs.values())
+    worker = Worker(run, jobs)
+    try:
+        for _ in run.track(coordinator.steps(_InProcess(worker, store)), total, "classifiers and detectors"):
+            pass
+    finally:
+        worker.close()
+    yield from coordinator.results()
 
 
-def _of_trial(benchmark: Benchmark, store: Store, trial: Trial, jobs: Sequence[Job]) -> Iterator[Record]:
-    asked_for = [(job, drafts(trial, job.cell)) for job in jobs]
-    tell("seed prepared", seed=trial.seed, jobs=[_cells(of_job) for _, of_job in asked_for])
-    found: dict[int, list[Record]] = {}
-    for i, (_, of_job) in enumerate(asked_for):
-        kept = store.finished_of(_cells(of_job))
-        if len(kept) == len(of_job):
-            found[i] = list(kept.values())
-    if len(found) < len(asked_for):
-        tell("evidence started", seed=trial.seed)
+class _InProcess:
+    """A transport that does tasks in this process, as soon as they are given."""
+
+    def __init__(self, worker: Worker, store: Store) -> None:
+        self._worker = worker
+        self._store = store
+        self._finished: Finished | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._finished is None
+
+    def free(self) -> Sequence[WorkerName]:
+        """The single slot of this process."""
+        return [None]
+
+    def start(self, assignment: Assignment) -> None:
+        """Do the tasks."""
         start = time.monotonic()
-        trial.gather()
-        tell("evidence collected", seed=trial.seed, seconds=round(time.monotonic() - start, 3))
-    with single_threaded():
-        for i, (job, of_job) in enumerate(benchmark.track(asked_for, len(asked_for), f"detectors, seed {trial.seed}")):
-            done = found.get(i) or run_job(trial, job, of_job, store, wait=False)
-            if done is not None:
-                found[i] = done
-        for i, (job, of_job) in enumerate(asked_for):
-            if i not in found:
-                found[i] = run_job(trial, job, of_job, store, wait=True) or []
-    for i in range(len(asked_for)):
-        yield from found[i]
+        done = [self._done(task.request) for task in assignment.tasks]
+        self._finished = Finished(assignment, done, time.monotonic() - start)
 
+    def wait(self) -> Finished | None:
+        """What was done; if nothing was, wait a moment for other processes to finish their jobs."""
+        finished, self._finished = self._finished, None
+        if finished is None:
+            time.sleep(LOOK_S)
+        return finished
 
-def run_job(trial: Trial, job: Job, asked_for: Sequence[Draft], store: Store, *, wait: bool) -> list[Record] | None:
-    """The records of one job; None if another process is at it and is not waited for."""
-    cells = _cells(asked_for)
-    with store.claimed(cells, wait=wait) as is_ours:
-        if not is_ours:
-            return None
-        kept = store.finished_of(cells)  # another process may have come far
-        wanted = [draft for draft in asked_for if draft.cell_id not in kept]
-        if wanted:
-            tell("job started", **job.facts())
-            start = time.monotonic()
-            kept |= {record.cell_id: record for record in run_cell(trial, job.cell, wanted, store)}
-            tell("job ended", **job.facts(), seconds=round(time.monotonic() - start, 3))
-    return [kept[cell] for cell in cells]
-
-
-def _cells(asked_for: Sequence[Draft]) -> list[str]:
-    return [draft.cell_id for draft in asked_for]
+    def _done(self, request: WorkRequest) -> Done:
+        if request.what == "run":
+            return Done(request, records=self._worker.run(request, self._store))
+        try:
+            if request.what == "prepare":
+                return Done(request, cells=self._worker.prepare(request.seed))
+            self._worker.collect(request.seed)
+        except OodbenchError as error:
+            return Done(request, error=error)
+        return Done(request)

@@ -1,113 +1,73 @@
-"""A plan as a file, and the share of one worker: many processes on many machines meet in the results folder alone."""
+"""Does one share of a plan; the workers of a plan meet in the results folder alone."""
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from oodbench.cells import drafts
-from oodbench.errors import MissingPrerequisiteError, UsageError
-from oodbench.execution.asked import Asked
-from oodbench.plan import Benchmark, Job
-from oodbench.untrusted import UnreadableError, read_limited, refuse_ambiguous_json
-
-LARGEST = 1 << 30
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PlannedJob(_Part):
-    """What one process does at a time: a detector, fitted once, and the cells that it serves."""
-
-    seed: int
-    detector: str
-    exposed: list[str]
-    cells: list[str]
-
-
-class PlanFile(_Part):
-    """What ``oodbench plan`` prints."""
-
-    schema_version: Literal[1] = 1
-    oodbench: str
-    asked: Asked
-    jobs: list[PlannedJob]
-
-
-def planned(benchmark: Benchmark, seeds: Sequence[int] | None = None) -> list[tuple[Job, PlannedJob]]:
-    """All jobs, or those of some seeds, with the identities of their cells; classifiers are trained for that."""
-    found = []
-    for seed in benchmark.seeds if seeds is None else seeds:
-        trial = benchmark.trial(seed)
-        for job in benchmark.jobs(seed):
-            cells = [draft.cell_id for draft in drafts(trial, job.cell)]
-            label = job.cell.chosen.label
-            found.append((job, PlannedJob(seed=seed, detector=label, exposed=list(job.cell.exposed), cells=cells)))
-    return found
-
-
-def read_plan(file: Path) -> PlanFile:
-    """Read a plan.
-
-    Raises:
-        MissingPrerequisiteError: It is not there.
-        UsageError: It is none.
-    """
-    try:
-        content = read_limited(file, LARGEST)
-    except OSError as cause:
-        raise MissingPrerequisiteError(f"the plan {file} cannot be read: {cause.strerror}.") from cause
-    except UnreadableError as cause:
-        raise UsageError(f"{file} {cause}; expected a file made by `oodbench plan`.") from cause
-    try:
-        plan = PlanFile.model_validate_json(content)
-        refuse_ambiguous_json(content)
-    except ValidationError as cause:
-        first = cause.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(
-            f"{file} is no plan: {where}: {first['msg'].lower()}; expected a file made by `oodbench plan`."
-        ) from cause
-    except UnreadableError as cause:
-        raise UsageError(f"{file} is no plan: it {cause}; expected a file made by `oodbench plan`.") from cause
-    return plan
+from oodbench.errors import UsageError
+from oodbench.execution.serial import run_serially
+from oodbench.journal.events import tell
+from oodbench.journal.writing import journal
+from oodbench.records.store import Store
+from oodbench.runs.cells import Job
+from oodbench.runs.plan import PlannedJob, plan_jobs
+from oodbench.runs.prepared import PreparedRun, prepare_run
+from oodbench.runs.resolved import resolve_run
+from oodbench.runs.settings import RunSettings
+from oodbench.runs.spec import RunSpec
+from oodbench.runs.summary import RunSummary, summarize
 
 
 def share(jobs: Sequence[PlannedJob], shard: str) -> list[PlannedJob]:
-    """The jobs of shard ``K/N``, K from 1 to N: neighbours in the plan, so that a shard needs few classifiers.
+    """The jobs of the share ``K/N``, K from 1 to N: neighbours in the plan, so that a share needs few classifiers.
 
     Raises:
-        UsageError: It is no shard.
+        UsageError: The text is no ``K/N``.
     """
-    parts = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
-    k, n = (int(part) for part in parts.groups()) if parts else (0, 0)
+    matched = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    k, n = (int(number) for number in matched.groups()) if matched else (0, 0)
     if not 1 <= k <= n:
         raise UsageError(f"the shard is {shard!r}; expected K/N with K from 1 to N, such as 3/16.")
     return list(jobs[(k - 1) * len(jobs) // n : k * len(jobs) // n])
 
 
-def jobs_of_share(benchmark: Benchmark, mine: Sequence[PlannedJob]) -> list[Job]:
-    """The jobs that a plan means.
+def jobs_of_share(run: PreparedRun, mine: Sequence[PlannedJob]) -> dict[int, list[Job]]:
+    """The jobs of a share, by seed.
 
     Raises:
-        UsageError: Here, the cells would be others than when the plan was made.
+        UsageError: Their cells differ from those in the plan, so data, weights or versions have changed.
     """
-    seeds = list(dict.fromkeys(job.seed for job in mine))
-    here = {key(again): (job, again) for job, again in planned(benchmark, seeds)}
-    for job in mine:
-        found = here.get(key(job))
-        if found is None or found[1].cells != job.cells:
+    seeds = list(dict.fromkeys(planned.seed for planned in mine))
+    here = {planned.key: (job, planned) for job, planned in plan_jobs(run, seeds)}
+    jobs: dict[int, list[Job]] = {seed: [] for seed in seeds}
+    for planned in mine:
+        job, again = here.get(planned.key, (None, None))
+        if job is None or again is None or again.cells != planned.cells:
             raise UsageError(
-                f"the plan's cells of {job.detector}, seed {job.seed}, are others here, so data, weights, plugins or "
-                "versions of packages are not those of the plan; make it anew with `oodbench plan`, or use those."
+                f"the plan's cells of {planned.detector}, seed {planned.seed}, are others here, so data, weights, "
+                "plugins or versions of packages are not those of the plan; make it anew with `oodbench plan`, or use "
+                "those."
             )
-    return [here[key(job)][0] for job in mine]
+        jobs[planned.seed].append(job)
+    return jobs
 
 
-def key(job: PlannedJob) -> tuple[Any, ...]:
-    """What tells jobs of a plan apart."""
-    return job.seed, job.detector, tuple(job.exposed)
+def run_share(spec: RunSpec, mine: Sequence[PlannedJob], shard: str, settings: RunSettings) -> RunSummary:
+    """Do a share of a plan, in this process.
+
+    Args:
+        spec: The specification in the plan.
+        mine: The jobs of the share.
+        shard: The share, as ``K/N``.
+        settings: Where and how it is run.
+
+    Raises:
+        OodbenchError: Nothing could be run.
+    """
+    resolved = resolve_run(spec)
+    store = Store.open(settings.out, settings.rerun)
+    facts = resolved.facts() | {"seeds": sorted({planned.seed for planned in mine})}
+    with journal(store.out, settings.log_file, **facts, shard=shard, rerun=settings.rerun):
+        run = prepare_run(resolved, data=settings.data, download=False, track=settings.track)
+        jobs = jobs_of_share(run, mine)
+        tell("data read", jobs={seed: len(of_seed) for seed, of_seed in jobs.items()})
+        return summarize(run_serially(run, store, jobs), store)

@@ -1,4 +1,4 @@
-"""A slot of a Dask worker: its thread passes errands on to a process of its own, which a plugin may bring down."""
+"""A slot of a Dask worker: a thread that passes requests on to a process of its own, which a plugin may crash."""
 
 import os
 import secrets
@@ -10,62 +10,60 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-import psutil  # type: ignore[import-untyped]
+from oodbench.execution.work import CLOSED, WorkRequest
 
-from oodbench.execution.errand import CLOSED, Errand
-
-# Not the plugin, but the system (which has run out of memory) or somebody sends these.
+# Signals that are sent by the system (out of memory) or by a person, rather than caused by a plugin.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
 # Seconds between two looks at a process that does not answer.
 LOOK_S = 1.0
 
-Done = tuple[list[str], str | None]
-"""Answers, as JSON, and how the process ended at the next errand, if it did by no doing of the plugin's."""
+Answers = tuple[list[str], str | None]
+"""Answers as JSON; and how the process ended, if it was ended from outside before it had answered all requests."""
 
 _slot = threading.local()
-_processes: list["CellProcess"] = []
+_processes: list["WorkerProcess"] = []
 
 
 class ProcessEndedError(Exception):
-    """A process ended while it was at an errand; the argument is its status, or None where it had to be ended."""
+    """A process ended before it had answered; the argument is its exit status, or None where it had to be killed."""
 
 
-class CellProcess:
-    """A running ``oodbench.execution.cell_process``."""
+class WorkerProcess:
+    """A running ``oodbench.execution.worker_process``."""
 
     def __init__(self) -> None:
         # -P: what lies in the working folder is not imported instead of what is installed.
-        command = [sys.executable, "-P", "-m", "oodbench.execution.cell_process"]
+        command = [sys.executable, "-P", "-m", "oodbench.execution.worker_process"]
         # Threads that wait for the next operation leave the processor to the other slots: two trainings side by side on
         # two processors take a quarter of the time.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment
         )
-        self._site: str | None = None
+        self._setup: str | None = None
         self._read = b""
         _processes.append(self)
 
     @property
     def is_there(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process still runs."""
         return self._process.poll() is None
 
-    def ask(self, errand: str, site: str) -> str:
-        """The answer to an errand of a run, all as JSON.
+    def ask(self, request: str, setup: str) -> str:
+        """Send a request and return the answer, all as JSON.
 
         Raises:
-            ProcessEndedError: It ended.
+            ProcessEndedError: The process ended before it had answered.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        said = "null" if site == self._site else site
-        self._site = site
-        # What a plugin writes there is no answer, and what comes after it is nobody's.
+        said = "null" if setup == self._setup else setup
+        self._setup = setup
+        # An answer begins with the seal; a line without it was written by a plugin.
         seal = secrets.token_hex(8)
         try:
-            self._process.stdin.write(f'{{"seal": "{seal}", "site": {said}, "errand": {errand}}}\n'.encode())
+            self._process.stdin.write(f'{{"seal": "{seal}", "setup": {said}, "request": {request}}}\n'.encode())
             self._process.stdin.flush()
             answer = self._line(self._process.stdout.fileno())
         except BrokenPipeError:
@@ -75,25 +73,25 @@ class CellProcess:
         return answer.removeprefix(f"{seal} ".encode()).decode()
 
     def _line(self, stdout: int) -> bytes:
-        """The next line; nothing, if the process ends, or stops itself, which a time limit cannot see."""
-        parts = [self._read]
-        while b"\n" not in parts[-1]:
+        """The next line; empty if the process ends or is stopped, which no time limit notices."""
+        chunks = [self._read]
+        while b"\n" not in chunks[-1]:
             is_there = self.is_there
             if select.select([stdout], [], [], LOOK_S)[0]:
-                more = os.read(stdout, 1 << 20)
-                if not more:
+                chunk = os.read(stdout, 1 << 20)
+                if not chunk:
                     return b""
-                parts.append(more)
+                chunks.append(chunk)
             elif not is_there or _is_stopped(self._process.pid):  # though a child may hold its side open
                 return b""
-        line, _, self._read = b"".join(parts).partition(b"\n")
+        line, _, self._read = b"".join(chunks).partition(b"\n")
         return line
 
     def end(self) -> int | None:
-        """End it, whatever it is doing; its status, or None if it would not end by itself."""
+        """End the process and its children; its exit status, or None if it had to be killed."""
         if self in _processes:
             _processes.remove(self)
-        # Where it has closed its side, it is about to end by itself, and how is of interest.
+        # A process that has closed its side is about to end by itself; wait for its exit status.
         try:
             return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -104,35 +102,35 @@ class CellProcess:
             self._process.wait()
 
 
-def perform(errands: Sequence[str], site: str) -> Done:
-    """Do errands of a run in the process of this slot, one after the other; what Dask calls."""
+def perform(requests: Sequence[str], setup: str) -> Answers:
+    """Do requests of a run in the process of this slot, one after the other; called by Dask."""
     answers: list[str] = []
-    for errand in errands:
+    for request in requests:
         try:
-            answers.append(_answer(errand, site))
+            answers.append(_answer(request, setup))
         except ProcessEndedError as ended:
             return answers, how(ended.args[0])
     return answers, None
 
 
-def _answer(errand: str, site: str) -> str:
-    """The answer to an errand, as JSON; if the process ended by the plugin's doing, with records that say so.
+def _answer(request: str, setup: str) -> str:
+    """The answer to a request, as JSON; if a plugin ended the process, the answer has records of the failure.
 
     Raises:
-        ProcessEndedError: It ended by no doing of the plugin's.
+        ProcessEndedError: The process ended for another reason.
     """
     try:
-        return _process().ask(errand, site)
+        return _process().ask(request, setup)
     except ProcessEndedError as ended:
-        asked = Errand.model_validate_json(errand)
+        asked = WorkRequest.model_validate_json(request)
         status: int | None = ended.args[0]
         if asked.what != "run" or (status is not None and -status in FROM_OUTSIDE):
             raise
-        return _process().ask(asked.model_copy(update={"failure": how(status)}).model_dump_json(), site)
+        return _process().ask(asked.model_copy(update={"failure": how(status)}).model_dump_json(), setup)
 
 
 def dask_setup(worker: object) -> None:
-    """A terminal's Ctrl-C is the run's to heed, which ends its workers; what Dask calls in a worker of this machine."""
+    """Ignore Ctrl-C, which the run itself handles by ending its workers; called by Dask in each local worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -143,7 +141,7 @@ def end_processes() -> None:
 
 
 def how(status: int | None) -> str:
-    """How a process ended, as a sentence about its plugin."""
+    """How a process ended, as a sentence about the plugin that it ran."""
     if status in (None, CLOSED):
         return "it stopped its process, closed the files of that, or wrote to one that is not its own"
     if status >= 0:
@@ -156,14 +154,16 @@ def how(status: int | None) -> str:
 
 
 def _is_stopped(process: int) -> bool:
+    import psutil  # type: ignore[import-untyped]  # of the extra `dask`, which workers have
+
     with suppress(psutil.Error):
         return bool(psutil.Process(process).status() == psutil.STATUS_STOPPED)
     return False
 
 
-def _process() -> CellProcess:
+def _process() -> WorkerProcess:
     """The process of the calling thread, a new one if it has none or an earlier one ended."""
-    process: CellProcess | None = getattr(_slot, "process", None)
+    process: WorkerProcess | None = getattr(_slot, "process", None)
     if process is None or not process.is_there:
-        process = _slot.process = CellProcess()
+        process = _slot.process = WorkerProcess()
     return process

@@ -1,4 +1,4 @@
-"""Multi-head attention with its projections in the open, so that the rule of a Linear layer fits them."""
+"""Multi-head attention with separate projections, so that the rule of a Linear layer applies to each."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +14,18 @@ from oodbench.gradients.forms import Form
 from oodbench.gradients.rules import Rule, linear, on_any_dimension
 
 Remember = Callable[[nn.Module, list[tuple[Rule, Tensor, Tensor]]], None]
-"""Told of one call of a module: a rule, an input and an output for each of its parts."""
+"""Records a call of a module, given a rule, an input and an output for each projection in it."""
 
 
 @contextmanager
 def opened(model: nn.Module, remember: Remember) -> Iterator[None]:
-    """Let the attention modules of a model compute the same with projections that ``remember`` is told of."""
+    """Replace the forward of attention modules, inside the context, so that ``remember`` gets their projections.
+
+    The modules return the same as before.
+    """
     modules = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention) and _fits(module)]
     for module in modules:
-        # Past nn.Module's own bookkeeping of attributes; removed again below.
+        # Set without nn.Module.__setattr__; removed again below.
         vars(module)["forward"] = partial(_attend, module, remember)
     try:
         yield
@@ -60,9 +63,9 @@ def _attend(
         )
     q, k, v = _projections(module, remember, query, key, value)
     if not module.batch_first:
-        q, k, v = (each.transpose(0, 1) for each in (q, k, v))
+        q, k, v = (projection.transpose(0, 1) for projection in (q, k, v))
     heads = module.num_heads
-    q, k, v = (each.reshape(*each.shape[:2], heads, -1).transpose(1, 2) for each in (q, k, v))
+    q, k, v = (projection.reshape(*projection.shape[:2], heads, -1).transpose(1, 2) for projection in (q, k, v))
     mask = _mask(attn_mask, key_padding_mask, heads, q)
     if need_weights:
         scores = q @ k.transpose(2, 3) / sqrt(q.shape[3])
@@ -72,11 +75,11 @@ def _attend(
         weights = None
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     joined = mixed.transpose(1, 2).flatten(2)
-    # As a function, like torch does: hooks of out_proj do not run there either.
+    # Called as a function, as torch does, so that hooks of out_proj do not run.
     joined = joined if module.batch_first else joined.transpose(0, 1)
-    answer = F.linear(joined, module.out_proj.weight, module.out_proj.bias)
-    remember(module.out_proj, [(linear, joined, answer)])
-    return answer, weights.mean(dim=1) if weights is not None and average_attn_weights else weights
+    output = F.linear(joined, module.out_proj.weight, module.out_proj.bias)
+    remember(module.out_proj, [(linear, joined, output)])
+    return output, weights.mean(dim=1) if weights is not None and average_attn_weights else weights
 
 
 def _projections(
@@ -95,7 +98,7 @@ def _projections(
         weights = [module.get_parameter(name) for name in names]
     biases = [None] * 3 if bias is None else list(bias.chunk(3))
     inputs = (query, key, value)
-    outputs = [F.linear(x, weight, part) for x, weight, part in zip(inputs, weights, biases, strict=True)]
+    outputs = [F.linear(x, weight, own_bias) for x, weight, own_bias in zip(inputs, weights, biases, strict=True)]
     rules = [_projection(name) for name in names]
     remember(module, list(zip(rules, inputs, outputs, strict=True)))
     return tuple(outputs)
@@ -112,7 +115,7 @@ def _projection(weight: str) -> Rule:
 
 
 def _mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
-    """What is added to the scores (N, heads, T, S): −∞ where a key must not be seen."""
+    """The mask that is added to the scores (N, heads, T, S): −∞ where a key must not be attended to."""
     mask = None
     if attn_mask is not None:
         mask = _additive(attn_mask, like)

@@ -1,7 +1,7 @@
-"""Gradient metrics of all samples from one forward pass and one backward pass that computes no weight gradient.
+"""Gradient metrics of all samples from a single forward and backward pass, without building weight gradients.
 
-The backward pass stops at each layer, where the layer's input and its output gradient become sums over the entries of
-the per-sample weight gradient and are forgotten.
+The backward pass stops at each layer. There, the layer's input and its output gradient are reduced to sums over the
+entries of the per-sample weight gradient, and freed.
 """
 
 import logging
@@ -25,23 +25,23 @@ from oodbench.gradients.stops import Probes, Stop, close, stops_of
 
 logger = logging.getLogger(__name__)
 
-# Numbers of a layer's input or output gradient that are taken at once: few enough for a processor's cache.
+# Values of a layer's input or output gradient that are processed at once: few enough for a processor's cache.
 CHUNK = 256 * 1024
-# Between these sizes of its largest entry the powers of a gradient are in the range of float32.
+# If the largest absolute entry of a gradient is between these, its powers are in the range of float32.
 SMALL, LARGE = 1e-9, 1e9
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass of a batch, whose losses' gradients can be measured one after the other.
+    """A forward pass of a batch, from which the gradients of several losses can be measured in turn.
 
     Attributes:
-        model: The model, prepared.
-        recording: What the forward pass left behind.
-        graph: Its graph.
+        model: The model, in eval mode and with gradients of all parameters.
+        recording: Inputs, logits and layer calls of the forward pass.
+        graph: The autograd graph of the forward pass.
         stops: Where backward passes stop.
         workspace: Memory that tiles are built in.
-        last_layer: Name of the Linear layer whose input are the features, if it was named.
+        last_layer: Name of the Linear layer whose input is the penultimate features; None finds the layer.
     """
 
     model: nn.Module
@@ -53,16 +53,15 @@ class Pass:
 
     @property
     def logits(self) -> Tensor:
-        """(N, C)."""
+        """The logits, (N, C)."""
         return self.recording.logits.detach()
 
     @property
     def features(self) -> Tensor:
-        """The input of the last Linear layer, (N, D).
+        """The penultimate features: the input of the last Linear layer, (N, D).
 
         Raises:
-            UsageError: No Linear layer has as many outputs as there are classes, or the one that was named is not
-                called.
+            UsageError: No Linear layer has an output for each class, or the named layer is not called.
         """
         if self.recording.features is not None:
             return self.recording.features
@@ -74,13 +73,13 @@ class Pass:
         )
 
     def metrics(self, loss: Loss = "predicted", *, per_layer: bool = True) -> dict[str, Tensor]:
-        """The metrics of ``gradient_metrics``."""
+        """The gradient metrics of a loss, as ``gradient_metrics`` returns them."""
         if loss == "exgrad":
             return self._expected_metrics(per_layer)
         return self._metrics_at(logit_gradient(loss, self.logits), per_layer)
 
     def squared_norm(self, loss: Loss) -> Tensor:
-        """Σg² over all parameters, float64 (N,)."""
+        """Squared L2 norm Σg² of each sample's gradient over all parameters, float64 (N,)."""
         sums, scale = self._sums(logit_gradient(loss, self.logits))
         return reduce(add, sums.values()).second * scale**2
 
@@ -100,40 +99,43 @@ class Pass:
             for name, module in owners(self.model).items():
                 of_module = reduce(add, (sums[id(parameter)] for parameter in module.parameters(recurse=False)))
                 by_layer |= {f"{metric}@{name}": value for metric, value in metrics_of(of_module, scale).items()}
-        # Each parameter counts once, also one that two modules share.
+        # Each parameter counts once, even if two modules share it.
         return metrics_of(reduce(add, sums.values()), scale) | by_layer
 
     def _sums(self, d: Tensor) -> tuple[dict[int, Sums], Tensor]:
-        """Sums over the gradient of each parameter by its id, divided by a scale of each sample, float64 (N,).
+        """Sums over the gradient of each parameter, for gradients divided by a scale for each sample.
 
-        Gradients are linear in the logit gradient, so that is brought to largest entry 1 first: no power of a
+        Gradients are linear in the logit gradient. It is scaled to a largest entry of 1 first, so that no power of a
         confident sample's tiny gradient leaves the range of float32.
 
         Args:
             d: Derivative of each sample's loss by its logits, float64 (N, C).
+
+        Returns:
+            The sums by the id of the parameter, and the scale, float64 (N,).
         """
         scale = d.abs().amax(dim=1)
         unit = (d / scale.where(scale > 0, 1)[:, None]).to(self.logits.dtype)
         parameters = {id(parameter): parameter for parameter in self.model.parameters()}
-        # A parameter of which only a part was reached counts as not found.
-        found = {key: sums for key, sums in self._backward(unit).items() if sums.count == parameters[key].numel()}
-        # What no rule covers: functions that use a weight, layers that are called twice or share one, unknown layers.
-        left = [p for key, p in parameters.items() if key not in found and self.graph.uses(p)]
+        # A parameter counts as reached only if all of its entries are.
+        reached = {key: sums for key, sums in self._backward(unit).items() if sums.count == parameters[key].numel()}
+        # No rule covers functions that use a weight, layers called twice, shared weights and unknown layers.
+        left = [p for key, p in parameters.items() if key not in reached and self.graph.uses(p)]
         if left:
             _say_once(_names_of(self.model, left))
-            found |= sums_by_single_samples(self.model, self.recording.inputs, unit, left)
+            reached |= sums_by_single_samples(self.model, self.recording.inputs, unit, left)
         n = len(unit)
-        return {key: found.get(key) or Sums.of_zeros(n, p.numel(), unit) for key, p in parameters.items()}, scale
+        return {key: reached.get(key) or Sums.of_zeros(n, p.numel(), unit) for key, p in parameters.items()}, scale
 
     def _backward(self, unit: Tensor) -> dict[int, Sums]:
-        found: dict[int, Sums] = {}
+        measured: dict[int, Sums] = {}
 
         def take(stop: Stop, gradient: Tensor | None) -> None:
             if gradient is not None:
                 for key, sums in self._measured(stop, gradient).items():
-                    found[key] = found[key] + sums if key in found else sums
+                    measured[key] = measured[key] + sums if key in measured else sums
 
-        # A backward pass to the innermost places passes by all others, where hooks see the gradient before it is freed.
+        # A backward pass to the innermost stops passes all others, where hooks get the gradient before it is freed.
         innermost = self.graph.innermost({stop.node for stop in self.stops})
         ends = [stop for stop in self.stops if stop.node in innermost]
         with ExitStack() as stack:
@@ -148,10 +150,10 @@ class Pass:
                 )
                 for stop, gradient in zip(ends, gradients, strict=True):
                     take(stop, gradient)
-        return found
+        return measured
 
     def _measured(self, stop: Stop, gradient: Tensor) -> dict[int, Sums]:
-        """Sums over the gradients of the stop's parameters, some samples at a time."""
+        """Sums over the gradients of the stop's parameters by their id, computed for a chunk of samples at a time."""
         with torch.no_grad():
             x, d = stop.arguments(gradient)
         if d.is_complex() or x.is_complex():
@@ -159,11 +161,11 @@ class Pass:
         if d.dtype not in (torch.float32, torch.float64):
             x, d = x.float() if x.is_floating_point() else x, d.float()
         step = max(1, CHUNK // max(1, x[0].numel(), d[0].numel()))
-        parts = [
+        chunks = [
             _sums_of_chunk(stop, some_x, some_d, self.workspace)
             for some_x, some_d in zip(torch.split(x, step), torch.split(d, step), strict=True)
         ]
-        return {key: Sums.of_samples([part[key] for part in parts]) for key in parts[0]}
+        return {key: Sums.of_samples([chunk[key] for chunk in chunks]) for key in chunks[0]}
 
 
 def gradient_metrics(
@@ -171,22 +173,22 @@ def gradient_metrics(
 ) -> dict[str, Tensor]:
     """Seven statistics of each sample's weight gradient (Oberdiek, Rottmann, Gottschalk 2018, section 2).
 
-    Layers with a rule (see ``oodbench.gradients.rules``) cost one batched backward pass for all samples. Parameters
-    that no rule covers cost one backward pass for each sample, which is said once at INFO level.
+    Layers with a rule (see ``oodbench.gradients.rules``) cost a single batched backward pass for all samples.
+    Parameters that no rule covers cost a backward pass for each sample, which is logged once at INFO level.
 
     Args:
-        model: A classifier that maps inputs to logits (N, C). It is run in eval mode and left as it was found.
+        model: A classifier that maps inputs to logits (N, C). It is run in eval mode and not changed.
         inputs: (N, …), on the model's device.
-        loss: Whose gradient; see ``oodbench.gradients.losses``.
-        per_layer: Whether each module that owns parameters gets its own statistics as well.
+        loss: The loss whose gradient is measured; see ``oodbench.gradients.losses``.
+        per_layer: Whether to compute the statistics of each module that owns parameters, too.
 
     Returns:
         ``l1``, ``l2``, ``min``, ``max``, ``mean``, ``std``, ``skewness`` over all parameters, and ``l1@conv1`` and so
-        on over those of each module, float32 (N,) each. ``std`` is the population standard deviation, ``skewness``
-        the third standardised moment; all are 0 where the gradient is 0.
+        on over the parameters of each module, float32 (N,) each. ``std`` is the population standard deviation,
+        ``skewness`` the third standardised moment; all are 0 where the gradient is 0.
 
     Raises:
-        UsageError: The model has no parameters, does not return logits or mixes samples; the inputs are none, not
+        UsageError: The model has no parameters, does not return logits or mixes samples; the inputs are empty, not
             finite or on another device; the loss is unknown or of the wrong shape.
     """
     with forward(model, inputs) as run:
@@ -195,46 +197,48 @@ def gradient_metrics(
 
 @contextmanager
 def forward(model: nn.Module, inputs: Tensor, *, last_layer: str | None = None) -> Iterator[Pass]:
-    """Run the model in eval mode and remember what the gradients of all layers need, for one or several losses.
+    """Run the model in eval mode and record what the gradients of all layers need, for any number of losses.
 
-    The model is left as it was found, also when it raises.
+    The model is not changed, even if it raises.
 
     Args:
         model: Maps inputs to logits (N, C).
         inputs: (N, …).
-        last_layer: Name of the Linear layer whose input are the penultimate features; by default the last that is
+        last_layer: Name of the Linear layer whose input is the penultimate features; None takes the last Linear layer
             called with an output for each class.
 
     Raises:
-        UsageError: As ``gradient_metrics``, or the named layer is no Linear layer.
+        UsageError: As for ``gradient_metrics``, or the named layer is not a Linear layer.
     """
     _check(model, inputs)
     with prepared(model):
-        given = inputs.clone() if inputs.is_inference() else inputs.detach()
-        recording = record(model, given, last_layer)
-        probes = _probes(model, given)
+        detached = inputs.clone() if inputs.is_inference() else inputs.detach()
+        recording = record(model, detached, last_layer)
+        probes = _probes(model, detached)
         _refuse_mixing(recording, probes)
         graph = Graph(recording.logits)
         yield Pass(model, recording, graph, stops_of(model, recording, graph, probes), Workspace(), last_layer)
 
 
 def _sums_of_chunk(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dict[int, Sums]:
-    """Sums over the gradients of some samples; where their powers would leave the range of float32, in float64."""
+    """Sums over the gradients of a chunk of samples; in float64 for samples that exceed the range of float32."""
     with torch.no_grad():
         sums = _sums_by_rule(stop, x, d, workspace)
         if not sums:
             return sums
-        strange = torch.stack([_is_strange(each) for each in sums.values()]).any(dim=0) & d.flatten(1).any(dim=1)
+        strange = torch.stack([_is_strange(of_parameter) for of_parameter in sums.values()]).any(dim=0) & d.flatten(
+            1
+        ).any(dim=1)
         if strange.any():
             again = _sums_by_rule(stop, x[strange].double() if x.is_floating_point() else x[strange],
                                   d[strange].double(), workspace)  # fmt: skip
-            for key, each in again.items():
-                sums[key].values[strange] = each.values
+            for key, of_parameter in again.items():
+                sums[key].values[strange] = of_parameter.values
         return sums
 
 
 def _is_strange(sums: Sums) -> Tensor:
-    """Which samples' gradients are so small or large that their powers may have left the range of float32, (N,)."""
+    """For each sample, whether powers of its gradient may have left the range of float32, bool (N,)."""
     size = sums.values[:, 4:].abs().amax(dim=1)
     return ~((size >= SMALL) & (size <= LARGE) & sums.values.isfinite().all(dim=1))
 
@@ -249,7 +253,7 @@ def _sums_by_rule(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> dic
 
 
 def _probes(model: nn.Module, inputs: Tensor) -> Probes:
-    """The first, a middle and the last sample alone: they show where each layer has its samples."""
+    """Recordings of the first, a middle and the last sample alone, which show where each layer has its samples."""
     n = len(inputs)
     try:
         if n == 1:
@@ -275,10 +279,10 @@ def _refuse_mixing(recording: Recording, probes: Probes) -> None:
 
 
 def _check(model: nn.Module, inputs: Tensor) -> None:
-    """Refuse what has no gradient metrics.
+    """Refuse a model or inputs that have no gradient metrics.
 
     Raises:
-        UsageError: Says why.
+        UsageError: They have none; the message says why.
     """
     first = next(model.parameters(), None)
     if first is None:
@@ -303,9 +307,9 @@ def _check(model: nn.Module, inputs: Tensor) -> None:
 
 
 def _names_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
-    wanted = {id(parameter) for parameter in parameters}
+    ids = {id(parameter) for parameter in parameters}
     named = model.named_parameters(remove_duplicate=False)
-    return ", ".join(name for name, parameter in named if id(parameter) in wanted)
+    return ", ".join(name for name, parameter in named if id(parameter) in ids)
 
 
 @cache

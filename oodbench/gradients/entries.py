@@ -1,7 +1,7 @@
-"""One read of gradient entries that were built: the sums and extremes that all seven statistics follow from.
+"""Sums and extremes of gradient entries, from which all seven statistics follow.
 
-Two ways that give the same: with the extra ``fast`` a numba kernel that reads each entry once, otherwise torch's own
-operations, which read it several times.
+There are two implementations with equal results: with the extra ``fast``, a numba kernel that reads each entry once;
+otherwise torch operations, which read it several times.
 """
 
 import logging
@@ -20,7 +20,7 @@ COLUMNS = 6
 
 @cache
 def path() -> str:
-    """Which of the two ways is taken on processors, with its version; said once at INFO level."""
+    """The implementation that is used on CPUs, with its version; logged once at INFO level."""
     try:
         import numba  # noqa: F401
     except ImportError:

@@ -1,6 +1,6 @@
-"""The shapes that the per-sample gradient of a parameter can have, short of being built.
+"""Factorised forms of the per-sample gradient of a parameter, which need not be built to sum over its entries.
 
-A rule for a layer says which of them it is; the statistics know how to sum over each. Neither knows the other.
+The rule of a layer returns a form; the statistics know how to sum over each form. Neither knows the other.
 """
 
 import math
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Runs of so many numbers are copied at full speed.
+# Contiguous runs of this many values are copied at full speed.
 LONG_RUN = 32
 
 
 @dataclass(frozen=True)
 class Outer:
-    """Gradient ``left ⊗ right`` of each sample; it is never built.
+    """Gradient ``left ⊗ right`` of each sample, an outer product that is never built.
 
     Attributes:
         left: (N, A).
@@ -28,15 +28,15 @@ class Outer:
 
 @dataclass(frozen=True)
 class Windows:
-    """The patches that a convolution sees, B entries at each of L positions, of which a few are built at a time.
+    """The patches of a convolution: B entries at each of L positions of the kernel. A few are built at a time.
 
     Attributes:
         padded: (N, G · C, *spatial), or (N, *spatial, C) with the channels last, contiguous.
-        channels_last: Which of the two.
-        groups: G; 1 with the channels last.
+        channels_last: Whether the channels are the last dimension of ``padded``.
+        groups: Number of groups G; 1 with the channels last.
         kernel: Size of the kernel in each spatial dimension; B = C · Π kernel.
-        stride: In each spatial dimension.
-        dilation: In each spatial dimension; 1 in the last with the channels last.
+        stride: Stride in each spatial dimension.
+        dilation: Dilation in each spatial dimension; with the channels last, 1 in the last of them.
     """
 
     padded: Tensor
@@ -48,12 +48,12 @@ class Windows:
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Number of channels in a group, C."""
         return self.padded.shape[-1 if self.channels_last else 1] // self.groups
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Positions of the kernel in each spatial dimension; L is their product."""
+        """Number of positions of the kernel in each spatial dimension; L is their product."""
         sizes = self.padded.shape[1:-1] if self.channels_last else self.padded.shape[2:]
         return tuple(
             (size - d * (k - 1) - 1) // s + 1
@@ -62,20 +62,20 @@ class Windows:
 
     @property
     def entries(self) -> int:
-        """B."""
+        """Number of entries of a patch, B."""
         return self.channels * math.prod(self.kernel)
 
     def view(self, samples: slice, rows: slice) -> Tensor:
-        """The patches of some samples, at some rows of the first spatial dimension, without a copy.
+        """A view of the patches of some samples, at some positions in the first spatial dimension.
 
         Returns:
-            (n, G, C, *kernel, *positions); with the channels last (n, *positions, *kernel, C), in which the last two
-            dimensions are one, so that long runs of memory are copied at once.
+            (n, G, C, *kernel, *positions). With the channels last (n, *positions, *kernel, C), where the last two
+            dimensions are merged so that long runs of memory are copied at once.
         """
         chosen = self.padded[samples]
-        first, *others = self.positions
+        first, *rest = self.positions
         start, stop, _ = rows.indices(first)
-        positions = (stop - start, *others)
+        positions = (stop - start, *rest)
         if self.channels_last:
             of_sample, *of_space, _ = chosen.stride()
             *kernel, last = self.kernel
@@ -109,11 +109,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Vector:
-    """The gradient itself.
+    """The gradient itself, already built.
 
     Attributes:
         values: (N, K).
-        zeros: How many further entries are 0 for every sample.
+        zeros: Number of further entries, which are 0 for every sample.
     """
 
     values: Tensor
@@ -126,7 +126,7 @@ Form = Outer | Product | Vector
 def windows(
     padded: Tensor, groups: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Windows:
-    """The patches of a padded input (N, G · C, *spatial), in the layout that is copied in the longer runs."""
+    """The patches of a padded input (N, G · C, *spatial), in the layout with the longer contiguous runs."""
     plain = Windows(padded, False, groups, kernel, stride, dilation)
     run = plain.positions[-1] if stride[-1] == 1 else 1
     if groups == 1 and dilation[-1] == 1 and run < min(LONG_RUN, kernel[-1] * plain.channels):
@@ -134,5 +134,5 @@ def windows(
     return Windows(padded.contiguous(), False, groups, kernel, stride, dilation)
 
 
-def _products(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    return [a * b for a, b in zip(one, other, strict=True)]
+def _products(strides: Sequence[int], factors: Sequence[int]) -> list[int]:
+    return [a * b for a, b in zip(strides, factors, strict=True)]

@@ -1,4 +1,4 @@
-"""The numba kernel of the extra ``fast``: one read of each entry for all sums and extremes."""
+"""The numba kernel of the extra ``fast``, which reads each entry once for all sums and extremes."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from numba import njit
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-# Sums of so many entries are kept in the precision of the entries.
+# Sums of this many entries are kept in the precision of the entries.
 BLOCK = 1024
-# Allowed to reorder sums, so that they become vector instructions. Entries are finite: infinite ones are refused
-# before and NaN after.
+# Allow LLVM to reorder sums, so that they become vector instructions. Entries are finite: infinite entries are refused
+# before, NaN after.
 REORDER = ("reassoc", "contract", "nsz", "nnan", "ninf")
 
 
 def _select(comparison: str) -> Any:  # noqa: ANN401
-    """The smaller or larger of two numbers, in the one form that LLVM makes vector instructions of in a loop."""
+    """The smaller or larger of two numbers, in the only form that LLVM vectorises in a loop."""
 
     @intrinsic
     def select(_context: Any, one: Any, other: Any) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""What the autograd graph of a forward pass tells: how often a tensor is used, and by which operation."""
+"""Queries of the autograd graph of a forward pass: how often a tensor is used, and by which operation."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Node = Any
 """A node of the graph; torch has no public type for it."""
 
-# They give a tensor another shape and leave its entries in their order.
+# Operations that change a tensor's shape and keep the order of its entries.
 KEEPING_ORDER = {
     "AliasBackward0",
     "ReshapeAliasBackward0",
@@ -19,7 +19,7 @@ KEEPING_ORDER = {
     "UnsqueezeBackward0",
     "ViewBackward0",
 }
-# They reorder entries or leave some out: sums over them take no notice.
+# Operations that also may reorder or select entries, which does not matter to sums over them.
 RESHAPING = KEEPING_ORDER | {
     "PermuteBackward0",
     "SelectBackward0",
@@ -33,13 +33,13 @@ BROADCASTING = {"AddBackward0", "SubBackward0", "MulBackward0", "ExpandBackward0
 
 @dataclass(frozen=True)
 class Broadcast:
-    """The one operation by which a tensor that all samples share meets what is each sample's own.
+    """The operation that combines a tensor shared by all samples with values of each sample.
 
     Attributes:
-        node: The operation, one of ``BROADCASTING``.
-        position: Which of its operands the tensor is.
+        node: The operation, of a type in ``BROADCASTING``.
+        position: Position of the shared tensor among its operands.
         shape: Shape of that operand.
-        in_order: Whether it has the tensor's entries in the tensor's order.
+        in_order: Whether the operand has the tensor's entries in their original order.
     """
 
     node: Node
@@ -49,30 +49,30 @@ class Broadcast:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of what the operation returns."""
+        """Shape of the operation's result."""
         return _shape(self.node)
 
     def factor(self, d: Tensor) -> Tensor:
-        """What the gradient d of the result is multiplied with, of the shape of d."""
+        """Derivative of the result by the operand, expanded to the shape of d, the gradient at the result."""
         match self.node.name(), self.position:
             case "MulBackward0", 0:
-                other: Tensor = self.node._saved_other.detach()
+                multiplier: Tensor = self.node._saved_other.detach()
             case "MulBackward0", _:
-                other = self.node._saved_self.detach()
+                multiplier = self.node._saved_self.detach()
             case "AddBackward0", 1:
-                other = d.new_tensor(self.node._saved_alpha)
+                multiplier = d.new_tensor(self.node._saved_alpha)
             case "SubBackward0", 1:
-                other = d.new_tensor(-self.node._saved_alpha)
+                multiplier = d.new_tensor(-self.node._saved_alpha)
             case _:
-                other = d.new_ones(())
-        return other.expand_as(d)
+                multiplier = d.new_ones(())
+        return multiplier.expand_as(d)
 
     def summed(self, product: Tensor, axis: int) -> Tensor:
         """The gradient of the operand for each sample, (N, *shape).
 
         Args:
-            product: d times the factor, of some samples.
-            axis: The dimension of the samples in it.
+            product: The gradient d times the factor.
+            axis: The dimension of ``product`` that holds the samples.
         """
         missing = product.dim() - len(self.shape)
         single = [i for i in range(product.dim()) if i != axis and (i < missing or self.shape[i - missing] == 1)]
@@ -81,7 +81,7 @@ class Broadcast:
 
 
 class Graph:
-    """The graph that a tensor was computed by, from the leaves up."""
+    """The autograd graph of a tensor, with the users of each node."""
 
     def __init__(self, output: Tensor) -> None:
         self._nodes = _leaves_first(output.grad_fn)
@@ -96,7 +96,7 @@ class Graph:
         return self._leaves.get(id(parameter))
 
     def uses(self, parameter: nn.Parameter) -> int:
-        """How many operations use a parameter, or its one copy that is transposed or of another precision."""
+        """Number of operations that use a parameter, looking through a single transposed or converted copy of it."""
         node = self.leaf(parameter)
         users = self._users.get(node, []) if node is not None else []
         while len(users) == 1 and users[0][0].name() in COPYING:
@@ -104,7 +104,7 @@ class Graph:
         return len(users)
 
     def broadcast(self, node: Node) -> Broadcast | None:
-        """How what a node returns is broadcast, if that is all that is done to it but for reshaping."""
+        """The broadcast of a node's result; None if anything but reshaping and a single broadcast is done to it."""
         last, in_order = node, True
         while True:
             users = self._users.get(last, [])
@@ -118,13 +118,13 @@ class Graph:
             last, in_order = user, in_order and user.name() in KEEPING_ORDER
 
     def innermost(self, nodes: Collection[Node]) -> set[Node]:
-        """Those of some nodes that no other of them lies below: a backward pass to these reaches all."""
-        wanted = set(nodes)
+        """Those nodes from which none of the others can be reached; a backward pass to these passes all of them."""
+        targets = set(nodes)
         above: set[Node] = set()
         for node in self._nodes:
-            if any(used in wanted or used in above for used, _ in node.next_functions):
+            if any(used in targets or used in above for used, _ in node.next_functions):
                 above.add(node)
-        return wanted - above
+        return targets - above
 
 
 def _leaves_first(root: Node | None) -> list[Node]:

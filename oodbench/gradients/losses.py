@@ -1,4 +1,4 @@
-"""Losses, as their derivative by the logits: all that a backward pass needs to know of them."""
+"""Losses, given by their derivative by the logits."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor
 from oodbench.errors import UsageError
 
 Loss = Literal["predicted", "uniform", "confounding", "exgrad"] | Callable[[Tensor], Tensor]
-"""``exgrad`` is no loss but the expectation of a metric over labels drawn from the softmax: C backward passes."""
+"""A loss. ``exgrad`` is the expectation of a metric over labels drawn from the softmax, by C backward passes."""
 
 
 def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
         float64 (N, C).
 
     Raises:
-        UsageError: The loss is unknown or does not return one number a sample.
+        UsageError: The loss is unknown, or does not return a number for each sample.
     """
     z = logits.detach().double()
     c = z.shape[1]
@@ -47,7 +47,7 @@ def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
 
 
 def label_gradient(p: Tensor, labels: Tensor) -> Tensor:
-    """Derivative of the cross-entropy at given labels by the logits, p − 1 there and p elsewhere, (N, C).
+    """Derivative of the cross-entropy at given labels by the logits, (N, C): p − 1 at the label and p elsewhere.
 
     Args:
         p: Softmax, float64 (N, C).

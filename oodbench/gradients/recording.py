@@ -1,4 +1,4 @@
-"""One forward pass that remembers what the gradients of all layers need, and leaves the model as it was."""
+"""A forward pass that records what the gradients of all layers need, without changing the model."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,14 +16,14 @@ from oodbench.gradients.rules import Rule, rule_for
 
 @dataclass(frozen=True)
 class Part:
-    """What one rule applies to: the whole call of a layer, or one projection of an attention layer.
+    """The part of a layer's call that a rule applies to: the whole call, or a projection of an attention layer.
 
     Attributes:
         rule: Factorises the gradient.
-        input: What went in.
-        version: How often that had been changed in place.
-        output: Where what came out stands in the graph, whatever is done to it in place later.
-        output_shape: Its shape.
+        input: The input.
+        version: Autograd version of the input, to notice later changes in place.
+        output: Edge of the output in the autograd graph, which later changes in place do not affect.
+        output_shape: Shape of the output.
     """
 
     rule: Rule
@@ -35,14 +35,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a forward pass left behind.
+    """The record of a forward pass.
 
     Attributes:
         inputs: (N, …).
-        logits: (N, C), with its graph.
-        calls: By module that owns parameters, for each of its calls that a rule covers, the parts.
-        features: The input of the last call of a Linear layer with C outputs, or of the one that was named: the
-            penultimate features.
+        logits: (N, C), with their autograd graph.
+        calls: For each module that owns parameters, by name: the parts of each of its calls that a rule covers.
+        features: The penultimate features: the input of the last call of the named layer, or else of a Linear layer
+            with C outputs; None if there is no such call.
     """
 
     inputs: Tensor
@@ -64,20 +64,20 @@ def linear_layer(model: nn.Module, name: str) -> nn.Linear:
     """The Linear layer of that name.
 
     Raises:
-        UsageError: There is none; the sentence names those that there are.
+        UsageError: The model has no such layer; the message lists its Linear layers.
     """
     named = dict(model.named_modules(remove_duplicate=False))
     layer = named.get(name)
     if isinstance(layer, nn.Linear):
         return layer
-    linear = ", ".join(one for one, module in named.items() if isinstance(module, nn.Linear)) or "none"
-    found = "is no layer of it" if layer is None else f"is a {type(layer).__name__}"
-    raise UsageError(f"its layer {name!r} before which features are read {found}; expected a Linear layer: {linear}.")
+    linear = ", ".join(key for key, module in named.items() if isinstance(module, nn.Linear)) or "none"
+    problem = "is no layer of it" if layer is None else f"is a {type(layer).__name__}"
+    raise UsageError(f"its layer {name!r} before which features are read {problem}; expected a Linear layer: {linear}.")
 
 
 @contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, with gradients of all its parameters; as it was found afterwards, whatever happens."""
+    """Put the model in eval mode with gradients of all parameters, inside the context, and restore it afterwards."""
     modes = {module: module.training for module in model.modules()}
     frozen = {p: p.requires_grad for p in model.parameters() if p.is_floating_point() or p.is_complex()}
     try:
@@ -94,15 +94,15 @@ def prepared(model: nn.Module) -> Iterator[None]:
 
 
 def record(model: nn.Module, inputs: Tensor, last_layer: str | None = None) -> Recording:
-    """Run a prepared model.
+    """Run a model that was ``prepared``, and record its layers' calls.
 
     Args:
         model: Maps inputs to logits (N, C).
         inputs: (N, …).
-        last_layer: Name of the Linear layer whose input are the penultimate features, if it is not to be found.
+        last_layer: Name of the Linear layer whose input is the penultimate features; None finds the layer.
 
     Raises:
-        UsageError: Its output is no matrix of logits, or not finite, or there is no such layer.
+        UsageError: The output is not a matrix of finite logits, or there is no such layer.
     """
     named = None if last_layer is None else linear_layer(model, last_layer)
     names = {module: name for name, module in owners(model).items()}
@@ -115,16 +115,16 @@ def record(model: nn.Module, inputs: Tensor, last_layer: str | None = None) -> R
             calls[names[module]].append([_part(*part) for part in parts])
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
-        rule, given = rule_for(module), args[0] if args else kwargs.get("input")
-        if not (isinstance(given, Tensor) and isinstance(output, Tensor)):
+        rule, layer_input = rule_for(module), args[0] if args else kwargs.get("input")
+        if not (isinstance(layer_input, Tensor) and isinstance(output, Tensor)):
             return
         if isinstance(module, nn.Linear):
-            heads.append((module, given))
-        # Under torch.func.functional_call a layer computes with other weights than its own.
+            heads.append((module, layer_input))
+        # Under torch.func.functional_call, a layer computes with weights other than its own.
         if rule is not None and _same(module.named_parameters(recurse=False), own[module]):
-            remember(module, [(rule, given, output)])
+            remember(module, [(rule, layer_input, output)])
 
-    # Ours come first: a user's hook may return something else.
+    # Run before the user's hooks, which may return something else.
     handles = [
         module.register_forward_hook(hook, prepend=True, with_kwargs=True)
         for module in names
@@ -138,8 +138,8 @@ def record(model: nn.Module, inputs: Tensor, last_layer: str | None = None) -> R
             logits = model(inputs.clone())
     _check_logits(logits, inputs)
     features = [
-        given.detach()
-        for module, given in heads
+        layer_input.detach()
+        for module, layer_input in heads
         if (module is named if named is not None else module.out_features == logits.shape[1])
     ]
     return Recording(inputs, logits, calls, features[-1] if features else None)
@@ -149,9 +149,9 @@ def _same(named: Iterable[tuple[str, nn.Parameter]], before: Mapping[str, nn.Par
     return all(before.get(name) is parameter for name, parameter in named)
 
 
-def _part(rule: Rule, given: Tensor, output: Tensor) -> Part:
+def _part(rule: Rule, layer_input: Tensor, output: Tensor) -> Part:
     edge = get_gradient_edge(output)
-    return Part(rule, given.detach(), given._version, edge, tuple(output.shape))
+    return Part(rule, layer_input.detach(), layer_input._version, edge, tuple(output.shape))
 
 
 def _check_logits(logits: Any, inputs: Tensor) -> None:  # noqa: ANN401

@@ -1,7 +1,7 @@
-"""How the per-sample gradient of a layer's parameters factorises; one rule for each type of layer.
+"""Rules: how the per-sample gradient of a layer's parameters factorises, for each type of layer.
 
-A rule gets a module, its input x and the gradient d at its output, both with the samples in dimension 0, and names the
-form of the gradient of each of the module's parameters. Adding a layer is adding one function here, or in a plugin.
+A rule gets a module, its input x and the gradient d at its output, both with the samples in dimension 0. It returns the
+form of the gradient of each of the module's parameters. To support another layer, add a function here or in a plugin.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,37 +22,37 @@ _on_any_dimension: set[Rule] = set()
 
 
 def rule(*types: type[nn.Module] | str, when: Condition = lambda module: True) -> Callable[[Rule], Rule]:
-    """Make a function ``(module, x, d) -> {parameter name: form}`` the rule of some types of modules.
+    """Decorator that makes a function ``(module, x, d) -> {parameter name: form}`` the rule of types of modules.
 
-    It is used for modules of exactly these types that are called once in a forward pass and whose parameters nothing
-    else uses. Forms of parameters which the module does not have (no bias, say) are ignored.
+    The rule is used for modules of exactly these types that are called once in a forward pass and do not share their
+    parameters. Forms of parameters that the module lacks, such as a bias, are ignored.
 
     Args:
-        types: Types of modules, or their dotted names where importing them only for this would be slow.
-        when: Which modules of these types the rule is true of.
+        types: Types of modules, or their dotted names to avoid slow imports.
+        when: Whether the rule holds for a module of these types.
     """
 
     def decorate(function: Rule) -> Rule:
-        _rules.update((one if isinstance(one, str) else _name(one), (function, when)) for one in types)
+        _rules.update((kind if isinstance(kind, str) else _name(kind), (function, when)) for kind in types)
         return function
 
     return decorate
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """The rule of exactly this type: a subclass, or a module with a forward of its own, may compute something else."""
+    """The rule of a module's exact type, since a subclass may compute something else; None if there is no rule."""
     function, when = _rules.get(_name(type(module)), (None, None))
     return function if when and when(module) and "forward" not in vars(module) else None
 
 
 def on_any_dimension(function: Rule) -> Rule:
-    """Mark a rule of layers that treat all dimensions but the last ones alike: the samples may be in any of them."""
+    """Mark a rule of layers that treat all leading dimensions alike, so that samples may be in any of these."""
     _on_any_dimension.add(function)
     return function
 
 
 def needs_samples_first(function: Rule) -> bool:
-    """Whether a rule is true only of layers whose own dimension of samples is dimension 0."""
+    """Whether a rule holds only if the samples are in dimension 0 of the layer's input."""
     return function not in _on_any_dimension
 
 
@@ -87,13 +87,13 @@ def convolution(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
 
 @rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def transposed_convolution(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
-    """The adjoint of a convolution: what that takes from its input is taken from d, and the other way round."""
+    """The adjoint of a convolution: the roles of its input and its output gradient are exchanged."""
     assert isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    # F.pad counts dimensions from the last one; a transposed convolution knows no padding by name.
+    # F.pad counts dimensions from the last; a transposed convolution has no named padding.
     paddings: list[int] = [int(str(padding)) for padding in reversed(module.padding)]
     around = [amount for padding in paddings for amount in (padding, padding)]
     padded = _padded(d, around, "zeros")
-    # What an output padding adds beyond the last position is seen by no input.
+    # Cut off the output padding beyond the last position, which depends on no input.
     for axis, (size, k, s, step) in enumerate(
         zip(x.shape[2:], module.kernel_size, module.stride, module.dilation, strict=True), start=2
     ):
@@ -163,7 +163,7 @@ def rms_norm(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
 
 @rule(nn.PReLU)
 def prelu(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
-    """Y = max(x, 0) + w min(x, 0), w one number or one for each channel."""
+    """Y = max(x, 0) + w min(x, 0), with w a number or a vector over the channels."""
     assert isinstance(module, nn.PReLU)
     product = d * x.clamp_max(0)
     if module.num_parameters == 1:
@@ -174,7 +174,7 @@ def prelu(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
 @rule(nn.Embedding, when=lambda module: not module.scale_grad_by_freq)
 @on_any_dimension
 def embedding(module: nn.Module, x: Tensor, d: Tensor) -> dict[str, Form]:
-    """The rows of a sample's tokens; those of one and the same token add up, and all other rows are 0."""
+    """The rows of a sample's tokens; the rows of repeated tokens are summed, and all other rows are 0."""
     assert isinstance(module, nn.Embedding)
     tokens = x.reshape(len(x), -1).long()
     gradients = d.reshape(*tokens.shape, module.embedding_dim)

@@ -1,7 +1,7 @@
 """The seven statistics of a per-sample gradient, from sums over its entries.
 
-One accumulator turns each form of a gradient into sums; sums of parameters add up to sums of layers and of the whole
-network. Where entries have to be built, that is done in tiles which a processor's cache holds, and each is read once.
+Each form of a gradient is reduced to sums. Sums of parameters add up to sums of layers and of the whole network. Where
+entries have to be built, they are built in tiles that fit a processor's cache.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from torch import Tensor
 from oodbench.gradients.entries import read_once
 from oodbench.gradients.forms import Form, Outer, Product, Vector, Windows
 
-# Entries of a product that are built at once: few enough to stay in a processor's cache.
+# Number of entries of a product that are built at once: few enough to stay in a processor's cache.
 TILE = 512 * 1024
-# Numbers in the patches of a convolution that are built at once.
+# Number of values in the patches of a convolution that are built at once.
 PATCHES = 1024 * 1024
-# A sum that is smaller than the rounding errors of its float32 terms is zero: so the mean over the last layer, which
-# is identically zero, is a constant and not noise.
+# A sum below the rounding errors of its float32 terms is taken for zero: so the mean over the last layer, which is
+# zero in exact arithmetic, is constant and not noise.
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
@@ -68,31 +68,31 @@ class Sums:
         return self.values[:, 5]
 
     def __add__(self, other: "Sums") -> "Sums":
-        """Over the entries of both."""
+        """Sums over the entries of both gradients."""
         added = self.values + other.values
         added[:, 4] = torch.minimum(self.least, other.least)
         added[:, 5] = torch.maximum(self.largest, other.largest)
         return Sums(self.count + other.count, added)
 
     @staticmethod
-    def of_samples(parts: Sequence["Sums"]) -> "Sums":
-        """Those of all samples, in the order of the parts."""
-        return Sums(parts[0].count, torch.cat([part.values for part in parts]))
+    def of_samples(chunks: Sequence["Sums"]) -> "Sums":
+        """Concatenate the sums of chunks of samples."""
+        return Sums(chunks[0].count, torch.cat([chunk.values for chunk in chunks]))
 
     @staticmethod
     def of_zeros(n: int, count: int, like: Tensor) -> "Sums":
-        """Over entries that are all 0."""
+        """Sums over ``count`` entries of 0, for n samples."""
         return Sums(count, like.new_zeros(n, 6, dtype=torch.float64))
 
 
 class Workspace:
-    """Memory that tiles are built in, again and again."""
+    """Buffers that are reused to build tiles."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Memory of that shape; what was in it under the same name is lost."""
+        """A buffer of a shape, uninitialised; it overlaps the last buffer of the same name."""
         kept = self._buffers.get(name)
         size = prod(shape)
         if kept is None or kept.numel() < size or kept.dtype != like.dtype or kept.device != like.device:
@@ -106,13 +106,13 @@ def _mean(sums: Sums) -> Tensor:
 
 
 def _variance(sums: Sums) -> Tensor:
-    """Of the entries; 0 where it is below their rounding errors."""
+    """Variance of the entries; 0 where it is below their rounding errors."""
     variance = sums.second / sums.count - (sums.first / sums.count) ** 2
     return variance.where(variance > ROUNDING**2 * sums.second / sums.count, 0)
 
 
 def _skewness(sums: Sums) -> Tensor:
-    """Third standardised moment; 0 where there is no spread that has a shape."""
+    """Third standardised moment; 0 where the variance is 0."""
     mean, variance = sums.first / sums.count, _variance(sums)
     third = sums.third / sums.count - 3 * mean * sums.second / sums.count + 2 * mean**3
     return torch.where(variance > 0, third / variance.clamp_min(torch.finfo(torch.float64).tiny) ** 1.5, 0)
@@ -127,7 +127,7 @@ METRICS: dict[str, Callable[[Sums], Tensor]] = {
     "std": lambda sums: _variance(sums).sqrt(),
     "skewness": _skewness,
 }
-"""The gradient metrics of Oberdiek, Rottmann, Gottschalk 2018 and the skewness; std is the population's."""
+"""The gradient metrics of Oberdiek, Rottmann, Gottschalk 2018, and the skewness; ``std`` is that of the population."""
 
 SCALE_FREE = {"skewness"}
 
@@ -137,7 +137,7 @@ def metrics_of(sums: Sums, scale: Tensor) -> dict[str, Tensor]:
 
     Args:
         sums: Sums over the entries of gradients that were divided by ``scale``.
-        scale: float64 (N,), what to multiply with.
+        scale: float64 (N,), the scale of each sample.
     """
     return {
         name: (metric(sums) if name in SCALE_FREE else metric(sums) * scale).float() for name, metric in METRICS.items()
@@ -145,7 +145,7 @@ def metrics_of(sums: Sums, scale: Tensor) -> dict[str, Tensor]:
 
 
 def sums_of(form: Form, workspace: Workspace) -> Sums:
-    """Sums over all entries of a gradient."""
+    """Sums over all entries of a gradient in factorised form."""
     match form:
         case Vector(values, zeros):
             return _sums_of_vector(values, zeros)
@@ -161,7 +161,7 @@ def _sums_of_vector(values: Tensor, zeros: int) -> Sums:
 
 
 def _sums_of_outer(left: Tensor, right: Tensor) -> Sums:
-    """Every sum over the entries l·r is a product of sums over l and over r; the extremes are products of extremes."""
+    """Sums over the entries l·r are products of sums over l and over r; extremes are products of extremes."""
     (l_min, l_max), (r_min, r_max) = left.aminmax(dim=1), right.aminmax(dim=1)
     corners = torch.stack([l_min * r_min, l_min * r_max, l_max * r_min, l_max * r_max])
     values = (
@@ -176,34 +176,34 @@ def _sums_of_outer(left: Tensor, right: Tensor) -> Sums:
 
 
 def _sums_of_product(left: Tensor, right: Tensor | Windows, workspace: Workspace) -> Sums:
-    """Tiles of some samples and rows of ``left @ rightᵀ``, each read once when it is built."""
+    """Build ``left @ rightᵀ`` in tiles of some samples and rows, and read each tile once."""
     n, groups, a, positions = left.shape
     b = right.entries if isinstance(right, Windows) else right.shape[2]
     rows = max(1, min(a, TILE // b))
     samples = max(1, min(TILE // (groups * rows * b), PATCHES // max(1, groups * b * positions)))
     of_samples = []
     for some in _slices(n, samples):
-        parts = _position_parts(right, some, workspace)
+        chunks = _position_chunks(right, some, workspace)
         of_rows = []
         for row in _slices(a, rows):
             chosen = left[some, :, row].flatten(0, 1)
             tile = workspace.take("tile", (len(chosen), chosen.shape[1], b), left)
-            for number, (here, patches) in enumerate(parts()):
+            for number, (here, patches) in enumerate(chunks()):
                 torch.baddbmm(tile, chosen[:, :, here], patches, beta=1 if number else 0, out=tile)
             of_rows.append(Sums(groups * chosen.shape[1] * b, read_once(tile.view(len(chosen) // groups, -1))))
         of_samples.append(reduce(add, of_rows))
     return Sums.of_samples(of_samples)
 
 
-def _position_parts(
+def _position_chunks(
     right: Tensor | Windows, samples: slice, workspace: Workspace
 ) -> Callable[[], Iterator[tuple[slice, Tensor]]]:
-    """The right factor of some samples, (n · G, l, B), by parts of its positions that may be built at once."""
+    """Iterate over the right factor of some samples, (n · G, l, B), in chunks of its positions that fit in memory."""
     if isinstance(right, Tensor):
         whole = right[samples].flatten(0, 1).mT
         return lambda: iter([(slice(None), whole)])
-    first, *others = right.positions
-    of_row = prod(others)
+    first, *rest = right.positions
+    of_row = prod(rest)
     n = len(range(*samples.indices(len(right.padded)))) * right.groups
     step = max(1, PATCHES // (n * right.entries * of_row))
 

@@ -1,1 +1,4 @@
-"""What a run tells of itself while it goes on: events, and the files that keep them."""
+"""The journal: the events of a run, and the files that they are written to.
+
+This room must not know who reads them.
+"""

@@ -1,4 +1,4 @@
-"""Events of a run, for whoever listens to the logger ``oodbench.events``."""
+"""Events of a run, sent to the logger ``oodbench.events``."""
 
 import logging
 from contextlib import suppress
@@ -23,20 +23,20 @@ Event = Literal[
 ]
 
 events = logging.getLogger("oodbench.events")
-# They are for programs: nobody's terminal is filled with them.
+# Events are for programs; they are not shown on a terminal.
 events.propagate = False
 events.setLevel(logging.INFO)
 events.addHandler(logging.NullHandler())
 
 
 def tell(event: Event, **facts: Any) -> None:  # noqa: ANN401
-    """Tell of an event.
+    """Send an event to the handlers of the logger.
 
     Args:
-        event: What happened; also the message of the log record.
-        facts: More of it, as JSON has it; the attribute ``facts`` of the log record.
+        event: What happened; it is the message of the log record.
+        facts: Details as JSON values; they are the attribute ``facts`` of the log record.
     """
     record = events.makeRecord(events.name, logging.INFO, "", 0, event, (), None, extra={"facts": facts})
-    # Whatever a plugin has done to logging, no result is lost for it.
+    # No result is lost if a plugin has broken logging.
     with suppress(Exception):
         events.callHandlers(record)

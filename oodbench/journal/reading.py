@@ -1,4 +1,4 @@
-"""Journals, read back; a line that was cut off, or is none, is passed over."""
+"""Reads journals; incomplete and invalid lines are skipped."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,8 +10,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
 from oodbench.journal.writing import FOLDER, has_process
-from oodbench.untrusted import MIB, UnreadableError, read_limited
 
 LARGEST = 1024 * MIB
 
@@ -19,11 +19,11 @@ CellId: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
 class _Event(BaseModel):
-    """What a line of a journal says, as far as it is of interest."""
+    """A line of a journal; fields that are not needed are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
-    # Any zone can say it.
+    # Within the range that every time zone can represent.
     time: Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 3, tzinfo=UTC), le=datetime(9990, 1, 1, tzinfo=UTC))]
 
 
@@ -47,26 +47,26 @@ class Started(_Event):
 
     @property
     def asked_for(self) -> str:
-        """What was asked for, rather than when, where and how: the same of a run that goes on from where this ended."""
+        """The request without time, host and command: equal for a run that continues this run."""
         return self.model_dump_json(exclude={"time", "event", "rerun", "command", "host", "process"})
 
 
 class DataRead(_Event):
-    """``jobs`` is how many each seed has."""
+    """The data are read; ``jobs`` has the number of jobs of each seed."""
 
     event: Literal["data read"]
     jobs: dict[int, Annotated[int, Field(ge=0, le=10**9)]]
 
 
 class WorkersChanged(_Event):
-    """Who is there to work."""
+    """Workers have joined or left; ``workers`` are those that are there now."""
 
     event: Literal["workers changed"]
     workers: list[str]
 
 
 class SeedStarted(_Event):
-    """Its classifier is trained or read, or after that its evidence collected."""
+    """Work on a seed begins: making its classifier, or collecting its evidence."""
 
     event: Literal["seed started", "evidence started"]
     seed: int
@@ -74,7 +74,7 @@ class SeedStarted(_Event):
 
 
 class SeedPrepared(_Event):
-    """The cells of each job of a seed are known."""
+    """A seed is prepared; ``jobs`` has the cells of each of its jobs."""
 
     event: Literal["seed prepared"]
     seed: int
@@ -82,15 +82,16 @@ class SeedPrepared(_Event):
 
 
 class SeedEnded(_Event):
-    """Its evidence is there, or it cannot be run."""
+    """The evidence of a seed is collected, or the seed failed."""
 
     event: Literal["evidence collected", "seed failed"]
     seed: int
     error: str | None = None
+    lacks: Literal["classifier", "evidence", "records"] = "classifier"
 
 
 class JobEvent(_Event):
-    """A job begins, ends, or has to be begun anew."""
+    """A job starts, ends, or is lost and has to start again."""
 
     event: Literal["job started", "job ended", "job lost"]
     seed: int
@@ -100,7 +101,7 @@ class JobEvent(_Event):
 
 
 class CellDone(_Event):
-    """It has a record, or the one that it has was found right."""
+    """A cell is done: its record is written, or its existing record is confirmed."""
 
     event: Literal["record kept", "record confirmed"]
     cell_id: CellId
@@ -115,7 +116,7 @@ class Ended(_Event):
 
 
 class Message(_Event):
-    """A warning, of which the time is of interest."""
+    """A warning; only its time is used."""
 
     event: Literal["message"]
 
@@ -128,13 +129,13 @@ _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="ev
 
 @dataclass(frozen=True)
 class Journal:
-    """The events of one run.
+    """The events of a run.
 
     Attributes:
-        file: Where they are.
-        is_locked: Whether its process was there when it was read.
-        start: The first one.
-        events: All of them, the first included.
+        file: File of the journal.
+        is_locked: Whether the process of the run was alive when the journal was read.
+        start: The first event.
+        events: All events, including the first.
     """
 
     file: Path
@@ -145,44 +146,44 @@ class Journal:
     @cached_property
     def end(self) -> Ended | None:
         """The last event of a run that was not killed."""
-        return next((one for one in reversed(self.events) if isinstance(one, Ended)), None)
+        return next((event for event in reversed(self.events) if isinstance(event, Ended)), None)
 
     @property
     def goes_on(self) -> bool:
-        """Whether the run has not ended, in whatever way."""
+        """Whether the run is still in progress."""
         return self.is_locked and self.end is None
 
     @cached_property
     def job_counts(self) -> dict[int, int]:
-        """How many jobs each seed has, once that is known."""
-        return {seed: n for one in self.events if isinstance(one, DataRead) for seed, n in one.jobs.items()}
+        """Number of jobs of each seed; empty until the data are read."""
+        return {seed: n for event in self.events if isinstance(event, DataRead) for seed, n in event.jobs.items()}
 
     @cached_property
     def jobs(self) -> dict[int, list[tuple[CellId, ...]]]:
-        """The cells of each job of the seeds that are prepared."""
-        return {one.seed: one.jobs for one in self.events if isinstance(one, SeedPrepared)}
+        """The cells of each job, for each seed that is prepared."""
+        return {event.seed: event.jobs for event in self.events if isinstance(event, SeedPrepared)}
 
     @cached_property
-    def seed_errors(self) -> dict[int, str]:
-        """Why seeds have no classifier."""
-        ended = (one for one in self.events if isinstance(one, SeedEnded))
-        return {one.seed: one.error for one in ended if one.error is not None}
+    def failed_seeds(self) -> dict[int, SeedEnded]:
+        """The events of seeds that failed, by seed."""
+        ended = (event for event in self.events if isinstance(event, SeedEnded))
+        return {event.seed: event for event in ended if event.error is not None}
 
     @cached_property
     def done(self) -> set[CellId]:
-        """The cells that the run is done with."""
-        return {one.cell_id for one in self.events if isinstance(one, CellDone)}
+        """The cells that are done."""
+        return {event.cell_id for event in self.events if isinstance(event, CellDone)}
 
 
 def journals(out: Path) -> list[Journal]:
-    """The journals in a results folder, the oldest first."""
-    found = []
+    """The journals in a store, oldest first."""
+    readable = []
     for file in sorted((out / FOLDER).glob("*.jsonl")):
         is_locked = has_process(file)  # before it is read: it may end meanwhile
         events = list(_events(file))
         if events and isinstance(events[0], Started):
-            found.append(Journal(file, is_locked, events[0], events))
-    return found
+            readable.append(Journal(file, is_locked, events[0], events))
+    return readable
 
 
 def _events(file: Path) -> Iterator[Event]:

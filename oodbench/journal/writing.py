@@ -1,4 +1,4 @@
-"""Events as lines of JSON, in a file of the results folder for each run and wherever else the user wants them."""
+"""Writes events as lines of JSON: to a file in the store for each run, and to another file if the user asks for it."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oodbench.atomic import HOST, check_folder
 from oodbench.errors import OodbenchError, UsageError, described, one_line
+from oodbench.files.atomic import HOST, check_folder
+from oodbench.files.locks import exclusively, is_held
 from oodbench.journal.events import events, tell
-from oodbench.locks import exclusively, is_held
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ FOLDER = "log"
 
 @contextmanager
 def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  # noqa: ANN401
-    """Inside, events and warnings are written down.
+    """Write events and warnings to files, inside the context.
 
-    Each run has a file ``log/<time>-<host>-<process>.jsonl`` of its own, beside which is a lock while it goes on.
+    Each run has its own file ``log/<time>-<host>-<process>.jsonl``, with a lock beside it while the run is in progress.
 
     Args:
-        out: The results folder.
-        log_file: Where else they are written to, behind what is there.
-        facts: Of the run, for its first event.
+        out: The store (results folder).
+        log_file: Another file that they are appended to; None for no other.
+        facts: Details of the run, for its first event.
 
     Raises:
         UsageError: The log file cannot be written to.
@@ -70,14 +70,14 @@ def journal(out: Path, log_file: Path | None, **facts: Any) -> Iterator[None]:  
 
 
 def has_process(journal: Path) -> bool:
-    """Whether the process that writes a journal is still there."""
+    """Whether the process that writes a journal is still alive."""
     return is_held(journal.with_suffix(".lock"))
 
 
 def remove_locks_of_ended(folder: Path) -> None:
-    """Remove what runs that were killed have left."""
+    """Remove lock files that killed runs have left behind."""
     for lock in folder.glob("*.lock"):
-        with suppress(OodbenchError), exclusively(lock, wait=False):  # another user's may stay
+        with suppress(OodbenchError), exclusively(lock, wait=False):  # locks of another user may stay
             pass
 
 
@@ -92,13 +92,13 @@ def _lines(file: Path, option: str) -> "_Lines":
 
 
 class _Lines(logging.Handler):
-    """One line of JSON for each event and each warning; a log that cannot be written costs no result."""
+    """Log handler that writes a line of JSON for each event and warning; the run goes on if that fails."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
         self._name = file
-        # Without a buffer: whoever reads it has all that happened, and nothing is left to be written in the end.
-        # Nor is a pipe waited for that nobody reads.
+        # Unbuffered, so that readers get each event at once and nothing is lost at the end. Non-blocking, so that a
+        # pipe without a reader does not stop the run.
         self._file: io.FileIO | None = io.FileIO(file, "a", opener=lambda name, how: os.open(name, how | os.O_NONBLOCK))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -106,7 +106,7 @@ class _Lines(logging.Handler):
             return
         try:
             line = self.format(record).encode("utf-8", "replace") + b"\n"
-        except Exception:  # what a plugin logs may be no message
+        except Exception:  # a plugin's log record may be broken
             return
         try:
             self._file.write(line)
@@ -116,18 +116,18 @@ class _Lines(logging.Handler):
             logger.warning("the log %s cannot be written: %s; the run goes on without it.", self._name, why)
 
     def close(self) -> None:
-        """Nothing: a plugin that sets up logging anew closes whatever is there."""
+        """Do nothing, since a plugin that sets up logging closes all handlers; ``end`` closes the file."""
 
     def end(self) -> None:
-        """Write no more."""
+        """Close the file and write no more."""
         if self._file is not None:
-            with suppress(OSError):  # a plugin may have closed it
+            with suppress(OSError):  # a plugin may have closed the file
                 self._file.close()
             self._file = None
 
     def format(self, record: logging.LogRecord) -> str:
         facts = getattr(record, "facts", None)
         event = record.getMessage() if facts is not None else "message"
-        told = facts if facts is not None else {"level": record.levelname.lower(), "text": record.getMessage()}
+        details = facts if facts is not None else {"level": record.levelname.lower(), "text": record.getMessage()}
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"time": when, "event": event, **told})
+        return json.dumps({"time": when, "event": event, **details})

@@ -1,1 +1,4 @@
-"""Leaderboards: pure functions of records."""
+"""Leaderboards: pure functions of records, and their drawings.
+
+It must not know models, data or runs.
+"""

@@ -1,4 +1,4 @@
-"""Records with their scores to boards: a pure function, whatever is drawn of it afterwards."""
+"""Makes boards from records with their scores; a pure function, apart from how boards are drawn."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,25 +6,26 @@ from importlib.metadata import version
 from typing import Any
 
 from oodbench.comparison.claims import claims
+from oodbench.comparison.merging import refuse_conflicts
+from oodbench.comparison.usable import suites_of
 from oodbench.errors import printable
 from oodbench.leaderboard.board import Board, ClassifierStamp, DatasetStamp, DetectorStamp
 from oodbench.leaderboard.curves import curves, risk_curves
 from oodbench.leaderboard.layers import layers, of_single_layer
-from oodbench.leaderboard.merging import refuse_conflicts
-from oodbench.leaderboard.tables import datasets_of, suites_of, tables
-from oodbench.records.record import DatasetPart, Record
-from oodbench.records.verification import Measured
+from oodbench.leaderboard.tables import datasets_of, tables
+from oodbench.records.record import Record, RecordedDataset
+from oodbench.records.scored import ScoredRecord
 
-# Fields of records that came after boards were published.
+# Fields that records got after boards had been published.
 LATER = ("identity_version", "phase", "phases", "evidence_batch")
 
 
-def boards(cells: Sequence[Measured], note: str = "", command: str = "") -> list[Board]:
+def boards(cells: Sequence[ScoredRecord], note: str = "", command: str = "") -> list[Board]:
     """One board for each suite and version in the records.
 
     Args:
         cells: Records with their scores, of complete runs, in any order.
-        note: A remark of whoever publishes the boards.
+        note: A remark of their publisher.
         command: The command that makes them again.
 
     Raises:
@@ -34,26 +35,26 @@ def boards(cells: Sequence[Measured], note: str = "", command: str = "") -> list
     return [Board.model_validate(_rounded(board.model_dump())) for board in made]
 
 
-def _rounded(part: Any) -> Any:  # noqa: ANN401
-    """Floats to six digits, below which processors and versions of libraries need not agree; texts to be shown."""
-    match part:
+def _rounded(content: Any) -> Any:  # noqa: ANN401
+    """Floats rounded to six digits, beyond which processors and library versions may differ; texts made printable."""
+    match content:
         case str():
-            return printable(part, keep="\n")
+            return printable(content, keep="\n")
         case float():
-            return float(f"{part:.6g}")
+            return float(f"{content:.6g}")
         case dict():
-            return {key: _rounded(value) for key, value in part.items()}
+            return {key: _rounded(value) for key, value in content.items()}
         case list() | tuple():
-            return [_rounded(value) for value in part]
-    return part
+            return [_rounded(value) for value in content]
+    return content
 
 
-def _board(name: str, number: int, cells: list[Measured], note: str, command: str) -> Board:
-    ordered = sorted(cells, key=lambda one: one.record.cell_id)
+def _board(name: str, number: int, cells: list[ScoredRecord], note: str, command: str) -> Board:
+    ordered = sorted(cells, key=lambda scored: scored.record.cell_id)
     refuse_conflicts(ordered)
-    records = [one.record for one in ordered]
-    # Of single layers there are many; they answer another question than the ranking does.
-    whole = [one for one in ordered if not of_single_layer(one.record)] or ordered
+    records = [scored.record for scored in ordered]
+    # Gradient metrics of single layers are no detectors of the ranking; they have a table of their own.
+    whole = [scored for scored in ordered if not of_single_layer(scored.record)] or ordered
     unknown = {result.dataset for record in records for result in record.results if result.role == "unknown"}
     tested = [dataset for dataset in datasets_of(ordered) if dataset in unknown]
     return Board(
@@ -70,7 +71,7 @@ def _board(name: str, number: int, cells: list[Measured], note: str, command: st
         layers=layers(ordered, tested),
         curves=tuple(curves(whole, tested)),
         risks=tuple(risk_curves(whole)),
-        datasets=tuple(_dataset(name, part) for name, part in _datasets(records).items()),
+        datasets=tuple(_dataset(name, dataset) for name, dataset in _datasets(records).items()),
         classifiers=_classifiers(records),
         detectors=_detectors(records),
         made_with=_made_with(records),
@@ -79,48 +80,50 @@ def _board(name: str, number: int, cells: list[Measured], note: str, command: st
 
 
 def digest(records: Sequence[Record]) -> str:
-    """SHA-256 over all that the records say, in the order of their cells."""
+    """SHA-256 over the content of the records, in the order of their ``cell_id``."""
     content = hashlib.sha256()
-    for record in sorted(records, key=lambda one: one.cell_id):
-        # What records of before did not say changes nothing of boards that were made of them.
+    for record in sorted(records, key=lambda record: record.cell_id):
+        # Later fields at their defaults are left out, so that boards of older records keep their digest.
         unsaid = {name for name in LATER if getattr(record, name) == Record.model_fields[name].default}
         content.update(record.model_dump_json(exclude=unsaid).encode() + b"\n")
     return content.hexdigest()
 
 
-def _datasets(records: Sequence[Record]) -> dict[str, DatasetPart]:
-    found: dict[str, DatasetPart] = {}
+def _datasets(records: Sequence[Record]) -> dict[str, RecordedDataset]:
+    datasets: dict[str, RecordedDataset] = {}
     for record in records:
-        for name, part in record.datasets.items():
-            found.setdefault(name, part)
-    return dict(sorted(found.items(), key=lambda item: item[0]))
+        for name, dataset in record.datasets.items():
+            datasets.setdefault(name, dataset)
+    return dict(sorted(datasets.items(), key=lambda item: item[0]))
 
 
-def _dataset(name: str, part: DatasetPart) -> DatasetStamp:
-    return DatasetStamp(name=name, **part.model_dump(exclude={"group"}))
+def _dataset(name: str, dataset: RecordedDataset) -> DatasetStamp:
+    return DatasetStamp(name=name, **dataset.model_dump(exclude={"group"}))
 
 
 def _subset(records: Sequence[Record]) -> str:
     incomplete = {
-        f"{part.adapter} ({part.split}): {part.available:,} of {part.official:,}"
-        for part in _datasets(records).values()
-        if part.official is not None and part.available < part.official and ":" not in part.adapter
+        f"{dataset.adapter} ({dataset.split}): {dataset.available:,} of {dataset.official:,}"
+        for dataset in _datasets(records).values()
+        if dataset.official is not None and dataset.available < dataset.official and ":" not in dataset.adapter
     }
     return f"Found of the official samples: {'; '.join(sorted(incomplete))}." if incomplete else ""
 
 
 def _classifiers(records: Sequence[Record]) -> tuple[ClassifierStamp, ...]:
-    """All classifiers; a seed has several where records of other machines were merged."""
-    found = {(record.seed, record.classifier.weights_sha256): record.classifier for record in records}
+    """All classifiers; a seed has several where records of several machines were merged."""
+    classifiers = {(record.seed, record.classifier.weights_sha256): record.classifier for record in records}
     return tuple(
-        ClassifierStamp(seed=seed, name=one.name, accuracy=one.accuracy, weights_sha256=one.weights_sha256)
-        for (seed, _), one in sorted(found.items())
+        ClassifierStamp(
+            seed=seed, name=classifier.name, accuracy=classifier.accuracy, weights_sha256=classifier.weights_sha256
+        )
+        for (seed, _), classifier in sorted(classifiers.items())
     )
 
 
 def _detectors(records: Sequence[Record]) -> tuple[DetectorStamp, ...]:
-    found = {(record.detector.name, record.detector.version, record.detector.distribution) for record in records}
-    return tuple(DetectorStamp(name=n, version=v, distribution=d) for n, v, d in sorted(found))
+    detectors = {(record.detector.name, record.detector.version, record.detector.distribution) for record in records}
+    return tuple(DetectorStamp(name=n, version=v, distribution=d) for n, v, d in sorted(detectors))
 
 
 def _made_with(records: Sequence[Record]) -> tuple[str, ...]:

@@ -5,11 +5,11 @@ from pydantic import BaseModel, ConfigDict
 from oodbench.comparison.claims import Claim
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Figure(_Part):
+class Figure(_Model):
     """A figure of a table.
 
     Attributes:
@@ -17,7 +17,7 @@ class Figure(_Part):
         low: Lower end of the 95 % interval of the sampling error; None where there is no value.
         high: Its upper end.
         spread: Sample standard deviation over the seeds; None with one seed.
-        tied: Whether it cannot be separated from the best of its column; None where that is not tested.
+        tied: Whether it cannot be separated from the best of its column; None where this is not tested.
         exposed: Whether the detector saw other samples of the column's data set.
         digits: Decimals that are shown.
     """
@@ -31,13 +31,13 @@ class Figure(_Part):
     digits: int = 4
 
 
-class Column(_Part):
+class Column(_Model):
     """A column of a table: the mean of a metric over some data sets.
 
     Attributes:
-        name: What it is called.
-        metric: The metric of the records.
-        datasets: The data sets.
+        name: Its heading.
+        metric: The metric, as records name it.
+        datasets: The data sets that the mean is over.
         group: ``near`` or ``far`` where all data sets are of that group, else ``-``.
         ranks: Whether detectors are ranked by it.
         ascending: Whether smaller is better.
@@ -51,8 +51,8 @@ class Column(_Part):
     ascending: bool = False
 
 
-class Row(_Part):
-    """A detector of a table.
+class Row(_Model):
+    """The row of a detector in a table.
 
     Attributes:
         detector: Its name, with parameters where one detector occurs with several.
@@ -60,9 +60,9 @@ class Row(_Part):
         rank: Its place; None if a figure that ranks is missing.
         rank_low: Best place that the data leave possible.
         rank_high: Worst place that the data leave possible.
-        tied: Whether it is one of several that may stand first.
+        tied: Whether it is one of several detectors that may be the best.
         cost_ms: Milliseconds for each image, evidence and scoring, mean over the seeds.
-        figures: One for each column.
+        figures: Its figures, one for each column.
     """
 
     detector: str
@@ -75,13 +75,13 @@ class Row(_Part):
     figures: tuple[Figure, ...]
 
 
-class Table(_Part):
-    """The detectors under one protocol, the best first, incomplete ones last.
+class Table(_Model):
+    """The detectors under one protocol, the best first, those that lack figures last.
 
     Attributes:
         protocol: The protocol.
         title: Heading.
-        caption: What the figures are.
+        caption: What the figures measure.
         columns: The columns.
         rows: The rows.
         notes: Sentences: cells that failed or were skipped, detectors that exposure does not change.
@@ -95,7 +95,7 @@ class Table(_Part):
     notes: tuple[str, ...] = ()
 
 
-class LayerCell(_Part):
+class LayerCell(_Model):
     """AUROC of one gradient metric of one layer on one unknown set, mean over the seeds; None if missing."""
 
     metric: str
@@ -106,10 +106,10 @@ class LayerCell(_Part):
     high: float | None
 
 
-class Layers(_Part):
-    """Which layer knows: every gradient metric of every layer; the layer ``all`` stands for all weights.
+class Layers(_Model):
+    """AUROC of every gradient metric of every layer; the layer ``all`` stands for all weights.
 
-    Figures are means over ``seeds``, those that every layer has.
+    Figures are means over ``seeds``, the seeds for which there are records of single layers.
     """
 
     metrics: tuple[str, ...]
@@ -119,7 +119,7 @@ class Layers(_Part):
     seeds: tuple[int, ...] = ()
 
 
-class Curve(_Part):
+class Curve(_Model):
     """ROC curve and score distributions of one detector on one unknown set, unexposed.
 
     Attributes:
@@ -143,7 +143,7 @@ class Curve(_Part):
     unknown: tuple[float, ...]
 
 
-class RiskCurve(_Part):
+class RiskCurve(_Model):
     """Risk-coverage curve of one detector on the known test split, mean over the seeds."""
 
     detector: str
@@ -151,16 +151,16 @@ class RiskCurve(_Part):
     risk: tuple[float, ...]
 
 
-class DetectorStamp(_Part):
-    """A detector of the board: who provides it in which version."""
+class DetectorStamp(_Model):
+    """A detector of the board: its version and the distribution that provides it."""
 
     name: str
     version: str
     distribution: str
 
 
-class DatasetStamp(_Part):
-    """A split of the board: what was used of what was found, and the hash of its content."""
+class DatasetStamp(_Model):
+    """Samples of the board: how many of the available ones were used, and the SHA-256 of their content."""
 
     name: str
     adapter: str
@@ -172,7 +172,7 @@ class DatasetStamp(_Part):
     source: str
 
 
-class ClassifierStamp(_Part):
+class ClassifierStamp(_Model):
     """The classifier of one seed."""
 
     seed: int
@@ -181,7 +181,7 @@ class ClassifierStamp(_Part):
     weights_sha256: str
 
 
-class Board(_Part):
+class Board(_Model):
     """Everything that is published of one suite.
 
     Attributes:
@@ -189,16 +189,16 @@ class Board(_Part):
         version: Its version.
         generator: Version of oodbench that made the board.
         records: Number of records.
-        digest: SHA-256 over the records.
+        digest: SHA-256 over the content of the records.
         seeds: The seeds.
-        note: A remark of whoever publishes the board.
+        note: A remark of its publisher.
         subset: A sentence if less than the official data was used, else empty.
-        claims: What the records say of the paper's claims.
+        claims: The paper's claims with their outcomes.
         tables: One for each protocol.
-        layers: Which layer knows; None without such records.
-        curves: ROC curves and distributions.
+        layers: Gradient metrics of single layers; None without such records.
+        curves: ROC curves and score distributions.
         risks: Risk-coverage curves.
-        datasets: The data.
+        datasets: The samples of each split.
         classifiers: The classifiers.
         detectors: The detectors.
         made_with: Versions of the packages that the cells were run with.

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.comparison.entrants import Entrant, detector_labels, entrants
+from oodbench.comparison.compared import ComparedDetector, compared_detectors, detector_labels
 from oodbench.evaluation.metrics import cumulated
+from oodbench.evaluation.results import Samples
 from oodbench.evaluation.risk import risk_coverage
 from oodbench.leaderboard.board import Curve, RiskCurve
-from oodbench.records.results import Samples
-from oodbench.records.verification import Measured
+from oodbench.records.scored import ScoredRecord
 
 # Denser towards 0, where detectors are used.
 FPR = np.unique(np.round(np.concatenate([[0.0], np.geomspace(1e-3, 1, 37), np.linspace(0, 1, 21)]), 4))
@@ -18,38 +18,38 @@ COVERAGE = np.round(np.linspace(0.05, 1, 39), 4)
 BINS = 24
 DIGITS = 4
 LARGEST = 1e300
-"""Scores beyond are drawn here: the width of a bin has to be a number."""
+"""Scores beyond ± this are drawn here, so that the width of a bin is finite."""
 
 
-def curves(cells: Sequence[Measured], datasets: Sequence[str]) -> list[Curve]:
+def curves(cells: Sequence[ScoredRecord], datasets: Sequence[str]) -> list[Curve]:
     """ROC curves and distributions of all detectors that saw known samples only, on all unknown sets."""
-    unexposed = [one for one in cells if one.record.protocol == "unknown-unknowns"]
+    unexposed = [scored for scored in cells if scored.record.protocol == "unknown-unknowns"]
     return [
-        _curve(entrant, dataset)
-        for entrant in _by_name(cells, unexposed)
+        _curve(compared, dataset)
+        for compared in _by_name(cells, unexposed)
         for dataset in datasets
-        if all(dataset in of_seed for of_seed in entrant.cells.values())
+        if all(dataset in of_seed for of_seed in compared.cells.values())
     ]
 
 
-def risk_curves(cells: Sequence[Measured]) -> list[RiskCurve]:
+def risk_curves(cells: Sequence[ScoredRecord]) -> list[RiskCurve]:
     """Risk–coverage curves of all detectors on the known test split."""
-    known = [one for one in cells if one.record.protocol == "known" and one.samples]
-    return [_risk_curve(entrant) for entrant in _by_name(cells, known)]
+    known = [scored for scored in cells if scored.record.protocol == "known" and scored.samples]
+    return [_risk_curve(compared) for compared in _by_name(cells, known)]
 
 
-def _by_name(cells: Sequence[Measured], chosen: Sequence[Measured]) -> list[Entrant]:
-    labels = detector_labels(one.record for one in cells)
-    finished = [one for one in chosen if one.record.status == "ok"]
-    return sorted(entrants(finished, labels, by_exposure=False), key=lambda entrant: entrant.detector)
+def _by_name(cells: Sequence[ScoredRecord], chosen: Sequence[ScoredRecord]) -> list[ComparedDetector]:
+    labels = detector_labels(scored.record for scored in cells)
+    finished = [scored for scored in chosen if scored.record.status == "ok"]
+    return sorted(compared_detectors(finished, labels, by_exposure=False), key=lambda compared: compared.detector)
 
 
-def _curve(entrant: Entrant, dataset: str) -> Curve:
-    rates = [true_positive_rates(*_known_and(entrant, dataset, seed)) for seed in sorted(entrant.cells)]
-    known, unknown = _known_and(entrant, dataset, min(entrant.cells))
+def _curve(compared: ComparedDetector, dataset: str) -> Curve:
+    rates = [true_positive_rates(*_known_and(compared, dataset, seed)) for seed in sorted(compared.cells)]
+    known, unknown = _known_and(compared, dataset, min(compared.cells))
     edges = _edges(np.concatenate([known.scores, unknown.scores]))
     return Curve(
-        detector=entrant.detector,
+        detector=compared.detector,
         dataset=dataset,
         fpr=_rounded(FPR),
         tpr=_rounded(np.mean(rates, axis=0)),
@@ -60,18 +60,21 @@ def _curve(entrant: Entrant, dataset: str) -> Curve:
     )
 
 
-def _known_and(entrant: Entrant, dataset: str, seed: int) -> tuple[Samples, Samples]:
-    samples = entrant.cells[seed][dataset].samples
+def _known_and(compared: ComparedDetector, dataset: str, seed: int) -> tuple[Samples, Samples]:
+    samples = compared.cells[seed][dataset].samples
     return next(iter(samples.values())), samples[dataset]
 
 
 def true_positive_rates(known: Samples, unknown: Samples) -> NDArray[np.float64]:
-    """Of the unknown samples, at the false positive rates ``FPR``, by straight lines between points of the curve."""
+    """True positive rates at the false positive rates ``FPR``, float64 (K,), interpolated linearly.
+
+    Unknown samples are the positive class.
+    """
     scores = np.concatenate([known.scores, unknown.scores])
     positives, negatives = cumulated(scores, np.arange(len(scores)) >= len(known.scores))
     fpr = np.append(0, negatives) / negatives[-1]
     tpr = np.append(0, positives) / positives[-1]
-    # At a jump of the curve, its upper end.
+    # Where the curve jumps, its upper end counts.
     last = np.append(fpr[1:] != fpr[:-1], True)
     rates: NDArray[np.float64] = np.interp(FPR, fpr[last], tpr[last])
     return rates
@@ -90,15 +93,15 @@ def _shares(scores: NDArray[np.floating], edges: NDArray[np.float64]) -> tuple[f
     return _rounded(counts / max(len(scores), 1))
 
 
-def _risk_curve(entrant: Entrant) -> RiskCurve:
+def _risk_curve(compared: ComparedDetector) -> RiskCurve:
     risks = []
-    for of_seed in entrant.cells.values():
+    for of_seed in compared.cells.values():
         known = next(iter(next(iter(of_seed.values())).samples.values()))
         coverage, risk = risk_coverage(known.scores, known.wrong)
-        # The least coverage that a threshold gives at or above the wanted one.
+        # At the smallest coverage that a threshold reaches at or above each of COVERAGE.
         risks.append(risk[np.searchsorted(coverage, COVERAGE - 1e-12)])
     mean: NDArray[np.float64] = np.mean(risks, axis=0)
-    return RiskCurve(detector=entrant.detector, coverage=_rounded(COVERAGE), risk=tuple(mean.tolist()))
+    return RiskCurve(detector=compared.detector, coverage=_rounded(COVERAGE), risk=tuple(mean.tolist()))
 
 
 def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:

@@ -1,12 +1,13 @@
-"""Which layer knows: the gradient metrics of single layers, which stand apart from the detectors of a board."""
+"""Gradient metrics of single layers, which a board shows apart from its ranking of detectors."""
 
 from collections.abc import Sequence
 
 from oodbench.comparison.claims import METRICS
-from oodbench.comparison.entrants import Estimator, detector_labels, entrants
+from oodbench.comparison.compared import compared_detectors, detector_labels
+from oodbench.comparison.estimator import Estimator
 from oodbench.leaderboard.board import LayerCell, Layers
 from oodbench.records.record import Record
-from oodbench.records.verification import Measured
+from oodbench.records.scored import ScoredRecord
 
 WHOLE = "all"
 
@@ -16,29 +17,33 @@ def of_single_layer(record: Record) -> bool:
     return _metric(record) is not None and record.detector.params.get("layer") is not None
 
 
-def layers(cells: Sequence[Measured], datasets: Sequence[str]) -> Layers | None:
+def layers(cells: Sequence[ScoredRecord], datasets: Sequence[str]) -> Layers | None:
     """AUROC of every gradient metric of every layer on every unknown set, and of all weights together.
 
     Returns:
-        None where no record is of a single layer.
+        None if no record is of a single layer.
     """
-    chosen = [one for one in cells if one.record.protocol == "unknown-unknowns" and _metric(one.record) is not None]
-    if not any(of_single_layer(one.record) for one in chosen):
+    chosen = [
+        scored
+        for scored in cells
+        if scored.record.protocol == "unknown-unknowns" and _metric(scored.record) is not None
+    ]
+    if not any(of_single_layer(scored.record) for scored in chosen):
         return None
-    labels = detector_labels(one.record for one in chosen)
+    labels = detector_labels(scored.record for scored in chosen)
     estimator = Estimator(chosen)
-    seeds = sorted({one.record.seed for one in chosen if of_single_layer(one.record)})
-    by_place: dict[tuple[str, str], list[Measured]] = {}
-    for one in chosen:
-        place = _metric(one.record) or "", str(one.record.detector.params.get("layer") or WHOLE)
-        by_place.setdefault(place, []).append(one)
-    found = []
+    seeds = sorted({scored.record.seed for scored in chosen if of_single_layer(scored.record)})
+    by_place: dict[tuple[str, str], list[ScoredRecord]] = {}
+    for scored in chosen:
+        place = _metric(scored.record) or "", str(scored.record.detector.params.get("layer") or WHOLE)
+        by_place.setdefault(place, []).append(scored)
+    layer_cells = []
     for (metric, layer), of_place in sorted(by_place.items()):
-        (entrant, *_) = entrants(of_place, labels, by_exposure=False)
+        (compared, *_) = compared_detectors(of_place, labels, by_exposure=False)
         for dataset in datasets:
-            figure = estimator.estimate(entrant, "auroc", [dataset], seeds)
-            interval = figure.interval if figure is not None else None
-            found.append(
+            estimate = estimator.estimate(compared, "auroc", [dataset], seeds)
+            interval = estimate.interval if estimate is not None else None
+            layer_cells.append(
                 LayerCell(
                     metric=metric,
                     layer=layer,
@@ -52,7 +57,7 @@ def layers(cells: Sequence[Measured], datasets: Sequence[str]) -> Layers | None:
         metrics=tuple(name for name in METRICS if any(metric == name for metric, _ in by_place)),
         layers=(*sorted({layer for _, layer in by_place} - {WHOLE}), WHOLE),
         datasets=tuple(datasets),
-        cells=tuple(found),
+        cells=tuple(layer_cells),
         seeds=tuple(seeds),
     )
 

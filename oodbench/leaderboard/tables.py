@@ -1,25 +1,20 @@
-"""Records with their scores to the tables of a suite, one for each protocol."""
+"""Makes the tables of a suite, one for each protocol, from records with their scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
 
-from oodbench.comparison.entrants import (
-    Entrant,
-    Estimator,
-    detector_identity,
-    detector_labels,
-    entrants,
-)
+from oodbench.comparison.compared import ComparedDetector, compared_detectors, detector_identity, detector_labels
 from oodbench.comparison.estimates import Estimate
+from oodbench.comparison.estimator import Estimator
+from oodbench.comparison.merging import refuse_conflicts
 from oodbench.comparison.ranking import Rank, ranks, tied_with_best
+from oodbench.evaluation.results import AREAS
 from oodbench.leaderboard.board import Column, Figure, Row, Table
-from oodbench.leaderboard.merging import refuse_conflicts
 from oodbench.records.record import Record
-from oodbench.records.results import AREAS
-from oodbench.records.verification import Measured
+from oodbench.records.scored import ScoredRecord
 
 PROTOCOLS = ("known", "unknown-unknowns", "known-unknowns", "leave-one-out")
-"""Those that have a place in the order of tables; others follow by name."""
+"""The order of the tables; other protocols follow by name."""
 UNEXPOSED = "unknown-unknowns"
 PRIMARY = "auroc"
 FAILURE_PRIMARY = "failure_auroc"
@@ -42,27 +37,18 @@ TITLES = {
 }
 
 
-def suites_of(records: Iterable[Measured]) -> dict[tuple[str, int], list[Measured]]:
-    """Records by suite and version, which no table may mix."""
-    grouped: dict[tuple[str, int], list[Measured]] = {}
-    for measured in records:
-        suite = measured.record.suite
-        grouped.setdefault((suite.name, suite.version), []).append(measured)
-    return dict(sorted(grouped.items()))
-
-
-def tables(cells: Sequence[Measured]) -> list[Table]:
-    """The tables of one suite, one for each protocol; the same cells in any order give the same tables.
+def tables(cells: Sequence[ScoredRecord]) -> list[Table]:
+    """The tables of one suite, one for each protocol; the order of the cells does not matter.
 
     Raises:
         UsageError: Two records are of the same cell under different conditions.
     """
-    ordered = sorted(cells, key=lambda one: (one.record.protocol, one.record.cell_id))
-    labels = detector_labels(measured.record for measured in ordered)
+    ordered = sorted(cells, key=lambda scored: (scored.record.protocol, scored.record.cell_id))
+    labels = detector_labels(scored.record for scored in ordered)
     refuse_conflicts(ordered)
-    by_protocol: dict[str, list[Measured]] = {}
-    for measured in ordered:
-        by_protocol.setdefault(measured.record.protocol, []).append(measured)
+    by_protocol: dict[str, list[ScoredRecord]] = {}
+    for scored in ordered:
+        by_protocol.setdefault(scored.record.protocol, []).append(scored)
     datasets = datasets_of(ordered)
     unmoved = _unmoved(ordered, labels) & _complete(by_protocol.get(UNEXPOSED, []), labels)
     estimator = Estimator(ordered)
@@ -72,22 +58,22 @@ def tables(cells: Sequence[Measured]) -> list[Table]:
     ]
 
 
-def datasets_of(cells: Sequence[Measured]) -> list[str]:
-    """All data sets with results, in the order of the suite file, as the record that tested most sets has it."""
-    most = max(cells, key=lambda one: len(one.record.results))
-    return list(dict.fromkeys(result.dataset for one in (most, *cells) for result in one.record.results))
+def datasets_of(cells: Sequence[ScoredRecord]) -> list[str]:
+    """All data sets with results, in the order of the record that tested most of them: that of the suite file."""
+    most = max(cells, key=lambda scored: len(scored.record.results))
+    return list(dict.fromkeys(result.dataset for scored in (most, *cells) for result in scored.record.results))
 
 
 def _place(protocol: str) -> int:
     return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
 
 
-def _unmoved(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
-    """Detectors that no exposure changes: whatever they saw, each AUROC is the same."""
+def _unmoved(cells: Sequence[ScoredRecord], labels: dict[str, str]) -> set[str]:
+    """Detectors that no exposure changes: each AUROC is the same under all of them."""
     aurocs: dict[tuple[str, int, str], set[tuple[float | None, ...]]] = {}
     exposures: dict[str, set[tuple[str, ...]]] = {}
     failed = set()
-    for record in (measured.record for measured in cells):
+    for record in (scored.record for scored in cells):
         label = labels[detector_identity(record)]
         exposures.setdefault(label, set()).add(tuple(record.exposed))
         if record.status != "ok":
@@ -100,14 +86,14 @@ def _unmoved(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
                 if (metric := result.metrics.get(name)) is not None
             )
             aurocs.setdefault((label, record.seed, result.dataset), set()).add(values)
-    moved = {label for (label, _, _), found in aurocs.items() if len(found) > 1}
+    moved = {label for (label, _, _), distinct in aurocs.items() if len(distinct) > 1}
     return {label for label, seen in exposures.items() if len(seen) > 1} - moved - failed
 
 
-def _complete(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
-    """Detectors that lack no cell of a protocol, so that another table can refer to it."""
+def _complete(cells: Sequence[ScoredRecord], labels: dict[str, str]) -> set[str]:
+    """Detectors that lack no cell of a protocol, so that another table can refer to theirs."""
     seen: dict[str, set[tuple[int, str]]] = {}
-    for record in (measured.record for measured in cells):
+    for record in (scored.record for scored in cells):
         figures = seen.setdefault(labels[detector_identity(record)], set())
         figures.update((record.seed, result.dataset) for result in record.results)
     everything = set().union(*seen.values())
@@ -116,27 +102,28 @@ def _complete(cells: Sequence[Measured], labels: dict[str, str]) -> set[str]:
 
 def _table(
     protocol: str,
-    cells: list[Measured],
+    cells: list[ScoredRecord],
     labels: dict[str, str],
     datasets: list[str],
     unmoved: set[str],
     estimator: Estimator,
 ) -> Table:
-    seeds = sorted({measured.record.seed for measured in cells})
-    finished = [measured for measured in cells if measured.record.status == "ok"]
-    present = {result.dataset for measured in finished for result in measured.record.results}
-    unknown = {r.dataset for one in finished for r in one.record.results if r.role == "unknown"}
-    # A protocol that tests both has its table of unknown sets.
+    seeds = sorted({scored.record.seed for scored in cells})
+    finished = [scored for scored in cells if scored.record.status == "ok"]
+    present = {result.dataset for scored in finished for result in scored.record.results}
+    unknown = {result.dataset for scored in finished for result in scored.record.results if result.role == "unknown"}
+    # Where a protocol tests known and unknown sets, its table shows the unknown ones.
     tested = [name for name in datasets if name in (unknown or present)]
     columns = _columns(finished, tested)
     # Exposing a detector to one set after the other makes a matrix; otherwise a detector has one row.
     by_exposure = any(
-        len({tuple(one.record.exposed) for one in finished if _covers(one.record, name)}) > 1 for name in tested
+        len({tuple(scored.record.exposed) for scored in finished if _covers(scored.record, name)}) > 1
+        for name in tested
     )
-    exposes = any(measured.record.exposed for measured in cells)
-    everyone = entrants(cells, labels, by_exposure=by_exposure)
-    left_out = sorted({one.detector for one in everyone} & unmoved) if exposes else []
-    rows = _rows([one for one in everyone if one.detector not in left_out], columns, seeds, estimator)
+    exposes = any(scored.record.exposed for scored in cells)
+    detectors = compared_detectors(cells, labels, by_exposure=by_exposure)
+    left_out = sorted({compared.detector for compared in detectors} & unmoved) if exposes else []
+    rows = _rows([compared for compared in detectors if compared.detector not in left_out], columns, seeds, estimator)
     notes = [f"Exposure changes no AUROC of: {', '.join(left_out)}; see {UNEXPOSED}."] if left_out else []
     return Table(
         protocol=protocol,
@@ -144,21 +131,21 @@ def _table(
         caption=_caption(finished, seeds),
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=tuple(notes + _failures([measured.record for measured in cells], labels)),
+        notes=tuple(notes + _failures([scored.record for scored in cells], labels)),
     )
 
 
-def _caption(finished: list[Measured], seeds: list[int]) -> str:
+def _caption(finished: list[ScoredRecord], seeds: list[int]) -> str:
     if not finished:
         return "No cell has a result"
-    roles = {result.role for measured in finished for result in measured.record.results}
+    roles = {result.role for scored in finished for result in scored.record.results}
     what = "Wrong against right predictions" if "unknown" not in roles else "AUROC, unknown against known"
     listed = ", ".join(str(seed) for seed in seeds)
     return f"{what}; {'mean over seeds' if len(seeds) > 1 else 'seed'} {listed}"
 
 
-def _columns(finished: list[Measured], tested: list[str]) -> list[Column]:
-    results = [result for one in finished for result in one.record.results if result.dataset in tested]
+def _columns(finished: list[ScoredRecord], tested: list[str]) -> list[Column]:
+    results = [result for scored in finished for result in scored.record.results if result.dataset in tested]
     if not results:
         return []
     if all(result.role == "known" for result in results):
@@ -182,78 +169,80 @@ def _columns(finished: list[Measured], tested: list[str]) -> list[Column]:
     ]
 
 
-def _rows(everyone: list[Entrant], columns: list[Column], seeds: list[int], estimator: Estimator) -> list[Row]:
+def _rows(
+    detectors: list[ComparedDetector], columns: list[Column], seeds: list[int], estimator: Estimator
+) -> list[Row]:
     """Complete rows by rank, then the others by name."""
-    everyone = sorted(everyone, key=lambda one: (one.detector, one.exposed))
-    by_column = [_figures(everyone, column, seeds, estimator) for column in columns]
+    detectors = sorted(detectors, key=lambda compared: (compared.detector, compared.exposed))
+    by_column = [_figures(detectors, column, seeds, estimator) for column in columns]
     ranking = next((i for i, column in enumerate(columns) if column.ranks), None)
     places: dict[int, Rank] = {}
     if ranking is not None:
-        complete = [i for i, one in enumerate(by_column[ranking]) if one.value is not None]
-        estimates = [_estimate(everyone[i], columns[ranking], seeds, estimator) for i in complete]
-        found = ranks([one for one in estimates if one is not None])
-        places = dict(zip(complete, found, strict=True))
-        # One answer to one question: in this column, what is tied follows from the ranks.
+        complete = [i for i, figure in enumerate(by_column[ranking]) if figure.value is not None]
+        estimates = [_estimate(detectors[i], columns[ranking], seeds, estimator) for i in complete]
+        ranked = ranks([estimate for estimate in estimates if estimate is not None])
+        places = dict(zip(complete, ranked, strict=True))
+        # The column that ranks takes its ties from the ranks, so that the two cannot contradict each other.
         by_column[ranking] = [
             figure.model_copy(update={"tied": places[i].low == 1}) if i in places else figure
             for i, figure in enumerate(by_column[ranking])
         ]
     rows = []
-    for index, entrant in enumerate(everyone):
+    for index, compared in enumerate(detectors):
         rank = places.get(index)
         rows.append(
             Row(
-                detector=entrant.detector,
-                exposed=entrant.exposed,
+                detector=compared.detector,
+                exposed=compared.exposed,
                 rank=rank.place if rank else None,
                 rank_low=rank.low if rank else None,
                 rank_high=rank.high if rank else None,
                 tied=bool(rank and rank.tied),
-                cost_ms=_cost(entrant),
+                cost_ms=_cost(compared),
                 figures=tuple(figures[index] for figures in by_column),
             )
         )
     return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
 
 
-def _estimate(entrant: Entrant, column: Column, seeds: list[int], estimator: Estimator) -> Estimate | None:
-    return estimator.estimate(entrant, column.metric, column.datasets, seeds)
+def _estimate(compared: ComparedDetector, column: Column, seeds: list[int], estimator: Estimator) -> Estimate | None:
+    return estimator.estimate(compared, column.metric, column.datasets, seeds)
 
 
-def _figures(everyone: list[Entrant], column: Column, seeds: list[int], estimator: Estimator) -> list[Figure]:
-    """One column."""
+def _figures(detectors: list[ComparedDetector], column: Column, seeds: list[int], estimator: Estimator) -> list[Figure]:
+    """The figures of one column, one for each detector."""
     if not column.metric.endswith((PRIMARY, "meta_accuracy")):
-        return [_from_records(entrant, column, seeds) for entrant in everyone]
-    estimates = [_estimate(entrant, column, seeds, estimator) for entrant in everyone]
-    tied = iter(tied_with_best([one for one in estimates if one is not None]))
+        return [_from_records(compared, column, seeds) for compared in detectors]
+    estimates = [_estimate(compared, column, seeds, estimator) for compared in detectors]
+    tied = iter(tied_with_best([estimate for estimate in estimates if estimate is not None]))
     return [
         Figure(value=None)
-        if one is None
-        else _from_estimate(one).model_copy(
+        if estimate is None
+        else _from_estimate(estimate).model_copy(
             update={
                 "tied": next(tied),
-                "exposed": len(column.datasets) == 1 and column.datasets[0] in entrant.exposed,
+                "exposed": len(column.datasets) == 1 and column.datasets[0] in compared.exposed,
             }
         )
         if column.metric.endswith(PRIMARY)
-        else _from_records(entrant, column, seeds).model_copy(update={"tied": next(tied)})
-        for entrant, one in zip(everyone, estimates, strict=True)
+        else _from_records(compared, column, seeds).model_copy(update={"tied": next(tied)})
+        for compared, estimate in zip(detectors, estimates, strict=True)
     ]
 
 
-def _from_estimate(one: Estimate) -> Figure:
-    return Figure(value=one.value, low=one.interval.low, high=one.interval.high, spread=one.spread)
+def _from_estimate(estimate: Estimate) -> Figure:
+    return Figure(value=estimate.value, low=estimate.interval.low, high=estimate.interval.high, spread=estimate.spread)
 
 
-def _from_records(entrant: Entrant, column: Column, seeds: list[int]) -> Figure:
+def _from_records(compared: ComparedDetector, column: Column, seeds: list[int]) -> Figure:
     """A metric of one data set as the records have it.
 
     The interval of the mean over seeds goes from the mean of the lower ends to that of the upper ends: all seeds have
     the same test samples, and their errors add up at most.
     """
     (dataset,) = column.datasets
-    values = [entrant.value(column.metric, dataset, seed) for seed in seeds]
-    ends = [entrant.ends(column.metric, dataset, seed) for seed in seeds]
+    values = [compared.value(column.metric, dataset, seed) for seed in seeds]
+    ends = [compared.ends(column.metric, dataset, seed) for seed in seeds]
     present = [value for value in values if value is not None]
     inside = [pair for pair in ends if pair is not None]
     if len(present) < len(seeds) or len(inside) < len(seeds):
@@ -267,9 +256,9 @@ def _from_records(entrant: Entrant, column: Column, seeds: list[int]) -> Figure:
     )
 
 
-def _cost(entrant: Entrant) -> float | None:
-    """Evidence and scoring, mean over the cells."""
-    timings = [one.record.timing for of_seed in entrant.cells.values() for one in of_seed.values()]
+def _cost(compared: ComparedDetector) -> float | None:
+    """Milliseconds for each image, evidence and scoring, mean over the cells."""
+    timings = [scored.record.timing for of_seed in compared.cells.values() for scored in of_seed.values()]
     known = [
         timing.evidence_ms_per_sample + timing.score_ms_per_sample
         for timing in timings
@@ -283,10 +272,10 @@ def _covers(record: Record, name: str) -> bool:
 
 
 def _failures(records: list[Record], labels: dict[str, str]) -> list[str]:
-    """A sentence for each detector and reason."""
+    """A sentence for each detector and each reason why its cells failed or were skipped."""
     exposures = {tuple(record.exposed) for record in records}
     reasons: dict[tuple[str, str, str | None], list[Record]] = {}
-    for record in sorted(records, key=lambda one: (one.detector.name, one.exposed, one.seed)):
+    for record in sorted(records, key=lambda record: (record.detector.name, record.exposed, record.seed)):
         if record.status != "ok":
             reasons.setdefault((labels[detector_identity(record)], record.status, record.error), []).append(record)
     sentences = []
@@ -294,7 +283,7 @@ def _failures(records: list[Record], labels: dict[str, str]) -> list[str]:
         seeds = sorted({record.seed for record in cells})
         exposed = dict.fromkeys(tuple(record.exposed) for record in cells)
         everywhere = set(exposed) == exposures and len(exposures) > 1
-        where = "; ".join(" + ".join(one) for one in exposed if one and not everywhere)
+        where = "; ".join(" + ".join(names) for names in exposed if names and not everywhere)
         sentences.append(
             f"{label}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
             + (f", exposed to {where}" if where else "")

@@ -1,1 +1,4 @@
-"""Plots of a board for papers, by matplotlib (extra ``plots``)."""
+"""Plots of boards, for papers.
+
+It must not know records: what it draws is on a board.
+"""

@@ -1,4 +1,4 @@
-"""Which layer knows: a heat map for each unknown set."""
+"""Gradient metrics of single layers: a heat map for each unknown set."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from oodbench.plots.style import panels
 
 
 def layers(board: Board, detectors: Sequence[str], datasets: Sequence[str]) -> Figure:
-    """AUROC of each gradient metric of each layer, mean over the seeds; the detectors do not matter.
+    """AUROC of each gradient metric of each layer, mean over the seeds; ``detectors`` is not used.
 
     Raises:
         UsageError: There is no record of a single layer.
@@ -21,11 +21,11 @@ def layers(board: Board, detectors: Sequence[str], datasets: Sequence[str]) -> F
             "no record is of a gradient metric of a single layer; run some, such as `oodbench run -d "
             "'grad-*:layer=conv1' -p unknown-unknowns`."
         )
-    found = {(one.metric, one.layer, one.dataset): one.value for one in board.layers.cells}
+    aurocs = {(cell.metric, cell.layer, cell.dataset): cell.value for cell in board.layers.cells}
     figure = panels(len(datasets), width=0.6 * len(board.layers.layers) + 1.2)
     for axes, dataset in zip(figure.axes, datasets, strict=True):
         values = [
-            [found.get((metric, layer, dataset)) for layer in board.layers.layers] for metric in board.layers.metrics
+            [aurocs.get((metric, layer, dataset)) for layer in board.layers.layers] for metric in board.layers.metrics
         ]
         heat(axes, dataset, board.layers.metrics, board.layers.layers, values)
     return figure

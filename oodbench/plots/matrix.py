@@ -17,9 +17,9 @@ def matrix(board: Board, detectors: Sequence[str], datasets: Sequence[str]) -> F
     """AUROC on each tested set (columns) after exposure to each set, or all (rows), mean over the seeds.
 
     Raises:
-        UsageError: No detector of these was exposed.
+        UsageError: None of the detectors was exposed.
     """
-    table = next((one for one in board.tables if one.protocol == PROTOCOL), None)
+    table = next((candidate for candidate in board.tables if candidate.protocol == PROTOCOL), None)
     rows = [row for row in table.rows if row.detector in detectors] if table else []
     names = list(dict.fromkeys(row.detector for row in rows))
     if table is None or not names:

@@ -10,7 +10,7 @@ from oodbench.plots.style import COLOURS, DASHES, panels
 
 def roc(board: Board, detectors: Sequence[str], datasets: Sequence[str]) -> Figure:
     """True against false positive rate, mean over the seeds, of detectors that saw known samples only."""
-    curves = {(one.detector, one.dataset): one for one in board.curves}
+    curves = {(curve.detector, curve.dataset): curve for curve in board.curves}
     figure = panels(len(datasets))
     for axes, dataset in zip(figure.axes, datasets, strict=True):
         for place, detector in enumerate(detectors):

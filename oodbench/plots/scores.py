@@ -11,8 +11,11 @@ KINDS = ("right", "wrong", "unknown")
 
 
 def scores(board: Board, detectors: Sequence[str], datasets: Sequence[str]) -> Figure:
-    """Shares of right, wrong and unknown samples in bins of the score, of the first seed; ends hold what is beyond."""
-    curves = {(one.detector, one.dataset): one for one in board.curves}
+    """Histograms of the scores of right, wrong and unknown samples, of the first seed.
+
+    Scores beyond the outer bins are counted in these.
+    """
+    curves = {(curve.detector, curve.dataset): curve for curve in board.curves}
     figure = panels(len(detectors) * len(datasets), len(datasets), height=1.8)
     places = iter(figure.axes)
     for detector in detectors:

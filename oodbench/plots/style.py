@@ -1,4 +1,4 @@
-"""What all plots share: sizes, colours that colour-blind readers can tell apart, and files without a date."""
+"""The style of all plots: sizes, colours that colour-blind readers can tell apart, and files without a date."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ NO_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 
 
 def panels(count: int, columns: int = 4, *, height: float = PANEL_INCHES, width: float = PANEL_INCHES) -> Figure:
-    """A figure with so many axes, up to four in a row."""
+    """A figure with ``count`` axes, at most ``columns`` in a row; ``height`` and ``width`` of each are in inches."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -34,6 +34,6 @@ def panels(count: int, columns: int = 4, *, height: float = PANEL_INCHES, width:
 
 
 def save(draw: Callable[[], Figure], path: str, kind: str) -> None:
-    """Draw a figure in this style and write it as ``pdf``, ``png`` or ``svg``."""
+    """Draw a figure in this style and write it to a file of the kind ``pdf``, ``png`` or ``svg``."""
     with rc_context(STYLE):
         draw().savefig(path, format=kind, metadata=NO_DATE[kind], dpi=200)

@@ -1,4 +1,4 @@
-"""The four protocols."""
+"""The four built-in protocols."""
 
 from collections.abc import Sequence
 
@@ -23,4 +23,4 @@ def known_unknowns(unknown: Sequence[str]) -> list[Case]:
 
 def leave_one_out(unknown: Sequence[str]) -> list[Case]:
     """Exposed to all unknown sets but one, tested on that one."""
-    return [Case(exposed=tuple(other for other in unknown if other != name), tested=(name,)) for name in unknown]
+    return [Case(exposed=tuple(exposed for exposed in unknown if exposed != name), tested=(name,)) for name in unknown]

@@ -1,4 +1,4 @@
-"""A case of a protocol, in names only, so that no protocol can choose samples by looking at them."""
+"""A case of a protocol. It has names of data sets only, so that no protocol can select samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """What a detector is fitted on beside the known meta split, and tested on beside the known test split.
+    """Unknown sets that a detector is fitted and tested on, beside the known meta and test splits.
 
     Attributes:
-        exposed: Unknown sets whose exposed halves join the known meta split in fitting.
-        tested: Unknown sets whose test halves join the known test split; without any, wrong predictions are told from
-            right ones.
+        exposed: Unknown sets whose exposed split is added to the known meta split in fitting.
+        tested: Unknown sets whose unknown split is added to the known test split. If there are none, the detector is
+            tested on telling wrong from right predictions.
     """
 
     exposed: tuple[str, ...]
     tested: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Any sequences of names will do."""
+        """Accept any sequences of names."""
         object.__setattr__(self, "exposed", tuple(self.exposed))
         object.__setattr__(self, "tested", tuple(self.tested))
 
 
 Protocol = Callable[[Sequence[str]], list[Case]]
-"""Names of the suite's unknown sets to the cases to run."""
+"""A function from the names of the suite's unknown sets to the cases to run."""

@@ -1,25 +1,25 @@
-"""The guard between what is fitted on and what is tested on, whatever a protocol asks for."""
+"""The leak guard: no case may test on samples that are fitted on."""
 
 import numpy as np
 
-from oodbench.datasets.splits import SuiteData
+from oodbench.datasets.splits import SuiteSplits
 from oodbench.errors import LeakError
 from oodbench.protocols.case import Case
 
 
-def refuse_leaks(drawn: SuiteData, case: Case) -> None:
+def refuse_leaks(splits: SuiteSplits, case: Case) -> None:
     """Stop if a detector or the classifier would be fitted on a sample that it is tested on.
 
     Raises:
-        LeakError: Names the splits and the number of samples.
+        LeakError: Two splits share samples; the message names them and the number of samples.
     """
-    fitted = [drawn.train, drawn.meta, *(drawn.exposed[name] for name in case.exposed)]
-    tested = [drawn.test, *(drawn.unknown[name] for name in case.tested)]
-    for one in fitted:
-        for other in tested:
-            shared = len(np.intersect1d(one.digests, other.digests))
+    fitted = [splits.train, splits.meta, *(splits.exposed[name] for name in case.exposed)]
+    tested = [splits.test, *(splits.unknown[name] for name in case.tested)]
+    for fitted_split in fitted:
+        for tested_split in tested:
+            shared = len(np.intersect1d(fitted_split.digests, tested_split.digests))
             if shared:
                 raise LeakError(
-                    f"{shared} samples of {other.dataset} ({other.part}) would be tested on and are also in "
-                    f"{one.dataset} ({one.part}), which is fitted on."
+                    f"{shared} samples of {tested_split.dataset} ({tested_split.use}) would be tested on and are also "
+                    f"in {fitted_split.dataset} ({fitted_split.use}), which is fitted on."
                 )

@@ -1,1 +1,4 @@
-"""Records: the immutable results of cells, and the folder they are kept in."""
+"""Records: the immutable results of cells, the folder they are kept in, and whether they follow from their scores.
+
+It must not know how scores are made.
+"""

@@ -1,31 +1,29 @@
-"""What a record was made with."""
+"""The software and machine that a record was made with."""
 
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from oodbench import registry
 from oodbench.records.record import NUMERICAL, Provenance
 
 PACKAGES = ("oodbench", "pytorch-ood", *NUMERICAL)
 
 
-def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Provenance:
-    """Versions, plugins, commit, platform, and the time that it is now.
+def provenance(engine: str, plugins: Mapping[str, str]) -> Provenance:
+    """The provenance of a record: versions, plugins, commit, platform and the current time.
 
     Args:
-        engine: What decides the last bits of gradient metrics.
-        plugins: Those that took part, by kind and name; what is no plugin, such as a suite file, is left out.
+        engine: Version of the engine of gradient metrics.
+        plugins: Distribution and version of each plugin that took part, by kind and name.
     """
-    used = [(kind, registry.find(kind, name)) for kind, name in plugins]
     return Provenance(
         versions=versions(),
-        plugins={f"{kind}/{one.name}": f"{one.distribution} {one.version}".strip() for kind, one in used if one},
+        plugins=dict(plugins),
         engine=engine,
         git=_git(),
         platform=platform.platform(),
@@ -35,7 +33,7 @@ def provenance(engine: str, plugins: Sequence[tuple[registry.Kind, str]]) -> Pro
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages that numbers depend on."""
     return {"python": sys.version.partition(" ")[0]} | {package: version(package) for package in PACKAGES}
 
 

@@ -8,31 +8,33 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from oodbench.errors import Phase
-from oodbench.phases import PhaseCost
+from oodbench.evaluation.results import Result
+from oodbench.machine.phases import PhaseCost
+from oodbench.suites.schema import Group
 
-# 2: the versions of numerical packages are part of a cell's identity.
+# Since 2, the versions of numerical packages are in a cell's identity.
 IDENTITY_VERSION: Literal[2] = 2
 NUMERICAL = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow")
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class SuitePart(_Part):
-    """Which suite, and whether only the first ``limit`` samples of each split were used."""
+class RecordedSuite(_Model):
+    """The suite; with ``limit``, at most so many samples of each split but the training one were used."""
 
     name: str
     version: int
     limit: int | None = None
 
 
-class DetectorPart(_Part):
-    """Which detector, with all its parameters, who provides it, and what it learnt (directions, strengths).
+class RecordedDetector(_Model):
+    """The detector with all its parameters, the distribution that provides it, and what it learnt.
 
-    ``version`` is the detector's own where it has one, otherwise that of its distribution; behind ``+`` is a beginning
-    of the SHA-256 of a third party's source file. ``given`` are the parameters that the user gave, ``inputs`` the
-    detectors whose scores a meta classifier works on.
+    ``version`` is the detector's own where it has one, otherwise that of its distribution; after ``+`` follows the
+    beginning of the SHA-256 of a third party's source file. ``given`` are the parameters that the user gave, ``inputs``
+    the detectors whose scores a meta classifier works on.
     """
 
     name: str
@@ -41,15 +43,16 @@ class DetectorPart(_Part):
     distribution: str
     distribution_version: str | None = None
     given: list[str] = []
-    inputs: list["DetectorPart"] = []
+    inputs: list["RecordedDetector"] = []
     learnt: dict[str, Any] = {}
 
 
-class ClassifierPart(_Part):
-    """Which classifier; accuracy is that on the known test split.
+class RecordedClassifier(_Model):
+    """The classifier; ``accuracy`` is that on the known test split.
 
-    Beside its weights, what else decides its evidence: how inputs are normalised (mean and standard deviation of each
-    channel), which layer the features are the input of, and the hash of the user's file that builds it.
+    Besides the weights, the fields after them decide its evidence: ``normalisation`` has the mean and the standard
+    deviation of each input channel, ``penultimate`` names the layer whose input are the features, and ``code`` is the
+    hash of the user's file that builds it.
     """
 
     name: str
@@ -60,31 +63,8 @@ class ClassifierPart(_Part):
     code: str | None = None
 
 
-class Metric(_Part):
-    """A metric and its 95 % interval; None where a class is missing."""
-
-    value: float | None
-    ci_low: float | None = None
-    ci_high: float | None = None
-
-
-class Result(_Part):
-    """Metrics of the known test split together with one unknown set, or alone.
-
-    ``n_known`` counts the known samples, ``n_wrong`` those of them with a wrong prediction.
-    """
-
-    dataset: str
-    role: Literal["known", "unknown"]
-    group: Literal["near", "far", "-"]
-    n_known: int
-    n_wrong: int
-    n_unknown: int
-    metrics: dict[str, Metric]
-
-
-class DatasetPart(_Part):
-    """The samples that were used: how many of how many, where they are from, and the hash of their content.
+class RecordedDataset(_Model):
+    """The samples that were used: their number, their source, and the hash of their content.
 
     ``available`` is what the adapter found, ``official`` what the authors released in that split.
     """
@@ -96,10 +76,10 @@ class DatasetPart(_Part):
     source: str
     available: int
     official: int | None = None
-    group: Literal["near", "far", "-"] = "-"
+    group: Group = "-"
 
 
-class ScoresPart(_Part):
+class RecordedScores(_Model):
     """The parquet file of per-sample scores, relative to the results folder.
 
     It is named by its content and may hold test sets that only other records need.
@@ -110,18 +90,18 @@ class ScoresPart(_Part):
     n: int
 
 
-class Timing(_Part):
-    """Seconds of fitting, milliseconds of scoring for each sample, and of the evidence that the detector works on."""
+class Timing(_Model):
+    """Seconds of fitting, and milliseconds for each sample of scoring and of the evidence that the detector needs."""
 
     fit_s: float
     score_ms_per_sample: float
     evidence_ms_per_sample: float | None = None
 
 
-class Provenance(_Part):
-    """What the cell was run with: versions of packages, the distribution and version of each plugin that took part.
+class Provenance(_Model):
+    """The software and machine of a cell: versions of packages, distribution and version of each plugin that took part.
 
-    ``engine`` is that of the gradient metrics.
+    ``engine`` is the version of the engine of gradient metrics.
     """
 
     versions: dict[str, str]
@@ -132,14 +112,14 @@ class Provenance(_Part):
     created: str
 
 
-class Record(_Part):
+class Record(_Model):
     """The immutable result of one cell: suite × seed × protocol × exposure × detector.
 
-    ``phase`` is where a cell without results ended, ``phases`` what those that it went through cost. Evidence that
-    several cells share is collected before; ``evidence_batch`` is how many images were taken at once for it, where
-    memory was too short for the usual number, so that last bits may be others.
-    ``datasets`` has the test samples of a set under its name, and other splits of it as ``name (part)``. ``threshold``
-    is the one of ``meta_accuracy``, chosen on the fitting split.
+    ``phase`` is the phase in which a cell without results ended, ``phases`` the cost of each phase. Evidence that
+    several cells share is collected before these; ``evidence_batch`` is its batch size where memory did not suffice for
+    the usual one, so that last bits may differ. ``datasets`` has the test samples of a set under its name, and other
+    splits of it as ``name (use)``. ``threshold`` is that of ``meta_accuracy``, chosen on the known meta split and the
+    exposed samples.
     """
 
     schema_version: Literal[1] = 1
@@ -149,16 +129,16 @@ class Record(_Part):
     phase: Phase | None = None
     error: str | None = None
     traceback: str | None = None
-    suite: SuitePart
+    suite: RecordedSuite
     protocol: str
     exposed: list[str]
     seed: int
-    detector: DetectorPart
-    classifier: ClassifierPart
+    detector: RecordedDetector
+    classifier: RecordedClassifier
     threshold: float | None = None
     results: list[Result]
-    datasets: dict[str, DatasetPart]
-    scores: ScoresPart | None = None
+    datasets: dict[str, RecordedDataset]
+    scores: RecordedScores | None = None
     timing: Timing | None = None
     phases: dict[Phase, PhaseCost] = {}
     evidence_batch: int | None = None
@@ -166,11 +146,11 @@ class Record(_Part):
 
 
 class Classifier(Protocol):
-    """What of a classifier decides its evidence; see ``ClassifierPart``."""
+    """The properties of a classifier that decide its evidence; see ``RecordedClassifier``."""
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of its state."""
+        """SHA-256 of its weights and buffers."""
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -186,30 +166,30 @@ class Classifier(Protocol):
 
 
 def cell_id(
-    suite: SuitePart,
+    suite: RecordedSuite,
     protocol: str,
     exposed: Sequence[str],
     seed: int,
-    detector: DetectorPart,
+    detector: RecordedDetector,
     classifier: Classifier,
-    datasets: Mapping[str, DatasetPart],
+    datasets: Mapping[str, RecordedDataset],
     engine: str,
     versions: Mapping[str, str],
     identity_version: int = IDENTITY_VERSION,
 ) -> str:
-    """A hash over everything that can change a score; known before anything is scored.
+    """The identity of a cell: a hash over everything that can change a score, known before anything is scored.
 
     Args:
-        suite: With the limit on samples.
-        protocol: By name.
-        exposed: Unknown sets whose exposed samples are fitted on.
-        seed: Of the training.
-        detector: With its version and all parameters.
-        classifier: Its weights and what else decides its evidence.
+        suite: The suite, with its limit on samples.
+        protocol: Name of the protocol.
+        exposed: Unknown sets whose exposed samples the detector is fitted on.
+        seed: Seed of the classifier's training.
+        detector: The detector, with its version and all parameters.
+        classifier: The classifier's weights and what else decides its evidence.
         datasets: Hashes of all samples, as the classifier sees them.
-        engine: Of the gradient metrics.
-        versions: Of packages.
-        identity_version: 1 for records of before the versions of numerical packages were part of it.
+        engine: Version of the engine of gradient metrics.
+        versions: Versions of packages.
+        identity_version: 1 for old records, whose identity leaves out the versions of numerical packages.
     """
     about = {"normalisation": classifier.normalisation, "penultimate": classifier.penultimate}
     about |= {"code": classifier.code or None}
@@ -221,7 +201,7 @@ def cell_id(
         "detector": _who(detector),
         "weights": classifier.weights_sha256,
         **{key: value for key, value in about.items() if value is not None},
-        "datasets": {name: (part.sha256, part.group) for name, part in datasets.items()},
+        "datasets": {name: (dataset.sha256, dataset.group) for name, dataset in datasets.items()},
         "engine": engine,
         "oodbench": versions["oodbench"],
     }
@@ -231,10 +211,10 @@ def cell_id(
 
 
 def identity(record: Record) -> str:
-    """The ``cell_id`` of what a record itself says.
+    """The ``cell_id`` that follows from the fields of a record.
 
     Raises:
-        KeyError: It lacks the version of a package.
+        KeyError: The record lacks the version of a package.
     """
     return cell_id(
         record.suite,
@@ -250,11 +230,11 @@ def identity(record: Record) -> str:
     )
 
 
-def _who(detector: DetectorPart) -> dict[str, Any]:
+def _who(detector: RecordedDetector) -> dict[str, Any]:
     known = detector.model_dump(exclude={"learnt", "given", "inputs"})
-    # Records of before these fields are still what they were.
+    # Fields that old records lack are left out, so that their identity stays the same.
     if detector.distribution_version is None:
         del known["distribution_version"]
     if detector.inputs:
-        known["inputs"] = [_who(one) for one in detector.inputs]
+        known["inputs"] = [_who(source) for source in detector.inputs]
     return known

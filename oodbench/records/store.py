@@ -12,48 +12,49 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from oodbench.atomic import check_folder, remove_orphans, write_atomically
 from oodbench.errors import UsageError
+from oodbench.files.atomic import check_folder, remove_orphans, write_atomically
+from oodbench.files.bounded_io import UnreadableError, read_limited
+from oodbench.files.locks import exclusively
 from oodbench.journal.events import tell
-from oodbench.locks import exclusively
-from oodbench.records.record import Record, ScoresPart
-from oodbench.records.verification import LARGEST_SCORES, InvalidError, parse, path_of, with_scores
-from oodbench.untrusted import UnreadableError, read_limited
+from oodbench.records.files import LARGEST_SCORES, InvalidRecordError, parse_record, read_scores, scores_path
+from oodbench.records.record import Record, RecordedScores
 
 logger = logging.getLogger(__name__)
 
 Rerun = Literal["missing", "failed", "all"]
-"""Which cells are run: those without a record; those too whose record says that they failed; or all."""
+"""Which cells are run: those without a record (``missing``), also those that failed (``failed``), or ``all``."""
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A file of per-sample scores, and what records say of it."""
+    """The content of a file of per-sample scores, and the reference to it in records."""
 
-    part: ScoresPart
+    recorded: RecordedScores
     content: bytes
 
 
 class Keeper(Protocol):
-    """Takes what a cell gives, as soon as it is there."""
+    """Keeps records and scores as soon as they are made."""
 
     def keep_scores(self, scores: ScoreFile) -> None:
-        """Keep per-sample scores; the records that have them come after them."""
+        """Keep per-sample scores; called before the records that refer to them are kept."""
 
     def keep(self, record: Record) -> Record:
-        """Keep a record, and return the one that stands for its cell from now on."""
+        """Keep a record, and return the record that its cell has from now on."""
         ...
 
 
 @dataclass(frozen=True)
 class Store:
-    """A results folder, as one run or several at once use it. A finished record is never overwritten.
+    """A results folder, which several runs may use at once. A finished record is never overwritten.
 
     Attributes:
         out: The folder.
         rerun: Which cells are run again.
-        before: The records that were there when the run began: by cell, when and where each was written.
+        before: The records that were there when the run began: by cell, time of change and inode of the file.
         conflicts: Cells that were run again and gave other scores than their finished record has.
     """
 
@@ -64,10 +65,10 @@ class Store:
 
     @classmethod
     def open(cls, out: Path, rerun: Rerun = "failed") -> "Store":
-        """Open it, and make it if it is not there.
+        """Open a results folder, and make it if it is not there.
 
         Raises:
-            UsageError: It cannot be written to, or there is no such way to run again.
+            UsageError: The folder cannot be written to, or ``rerun`` is none of its values.
         """
         if rerun not in get_args(Rerun):
             raise UsageError(f"rerun is {rerun!r}; expected one of: {', '.join(get_args(Rerun))}.")
@@ -77,7 +78,7 @@ class Store:
         return cls(out, rerun, {file.stem: _state(file) for file in (out / "records").glob("*.json")})
 
     def finished(self, cell: str) -> Record | None:
-        """The record of a cell that need not be run, if it has one."""
+        """The record of a cell that need not be run; None if the cell is to be run."""
         record = self._kept(cell)
         if record is None:
             return None
@@ -86,27 +87,32 @@ class Store:
         return None if wanted_again and not is_of_this_run else record
 
     def finished_of(self, cells: Sequence[str]) -> dict[str, Record]:
-        """Those of some cells that need not be run, with their records."""
-        found = {cell: self.finished(cell) for cell in cells}
-        return {cell: record for cell, record in found.items() if record is not None}
+        """The records of those cells that need not be run, by cell."""
+        records = {cell: self.finished(cell) for cell in cells}
+        return {cell: record for cell, record in records.items() if record is not None}
 
     def claimed(self, cells: Sequence[str], *, wait: bool) -> AbstractContextManager[bool]:
-        """Hold the cells of a job for this process alone."""
+        """Lock the cells of a job for this process.
+
+        Args:
+            cells: The cells of the job.
+            wait: Whether to wait until another process has released them.
+        """
         name = hashlib.sha256("".join(cells).encode()).hexdigest()[:16]
         return exclusively(self.out / "records" / f"{name}.lock", wait=wait)
 
     def keep(self, record: Record) -> Record:
-        """Write a record, unless a finished one of the same cell is there.
+        """Write a record, unless a finished record of the same cell is there.
 
         Returns:
-            The record that is there now.
+            The record that is in the folder now.
         """
-        other = self._kept(record.cell_id)
-        if other is not None and other.status == "ok":
-            if not self._has_same_scores(record, other):
+        kept = self._kept(record.cell_id)
+        if kept is not None and kept.status == "ok":
+            if not self._has_same_scores(record, kept):
                 self.conflicts.append(record.cell_id)
             tell("record confirmed", cell_id=record.cell_id, conflicts=record.cell_id in self.conflicts)
-            return other
+            return kept
         text = record.model_dump_json(indent=1) + "\n"
         write_atomically(self._file(record.cell_id), lambda path: Path(path).write_text(text, "utf-8"))
         tell(
@@ -124,20 +130,20 @@ class Store:
 
     def keep_scores(self, scores: ScoreFile) -> None:
         """Write per-sample scores, unless they are there."""
-        if not self._has(scores.part):
-            write_atomically(self.out / scores.part.path, lambda path: Path(path).write_bytes(scores.content))
+        if not self._has(scores.recorded):
+            write_atomically(self.out / scores.recorded.path, lambda path: Path(path).write_bytes(scores.content))
 
     def _file(self, cell: str) -> Path:
         return self.out / "records" / f"{cell}.json"
 
     def _kept(self, cell: str) -> Record | None:
-        """The record of a cell, if it is whole and its scores are there; a damaged one is as good as none."""
+        """The record of a cell; None if there is none, or if it is damaged or lacks its scores."""
         file = self._file(cell)
         if not file.exists():
             return None
         try:
-            record = parse(file)
-        except InvalidError as error:
+            record = parse_record(file)
+        except InvalidRecordError as error:
             logger.warning("the record %s is damaged (%s); its cell is run again.", file, error)
             return None
         if record.cell_id != cell or (record.scores is not None and not self._has(record.scores)):
@@ -145,30 +151,35 @@ class Store:
             return None
         return record
 
-    def _has_same_scores(self, one: Record, other: Record) -> bool:
-        """Whether two records of a cell are of the same scores; their files may hold those of other cells, too."""
-        if one.status != other.status or one.scores == other.scores:
-            return one.status == other.status
+    def _has_same_scores(self, record: Record, kept: Record) -> bool:
+        """Whether two records of a cell have the same scores; their files may differ in scores of other cells."""
+        if record.status != kept.status or record.scores == kept.scores:
+            return record.status == kept.status
         try:
-            ours, theirs = with_scores(self.out, [one, other])
-        except InvalidError:
+            ours, theirs = self._scores_of(record), self._scores_of(kept)
+        except InvalidRecordError:
             return False
-        return ours.samples.keys() == theirs.samples.keys() and all(
-            np.array_equal(samples.scores, theirs.samples[name].scores) for name, samples in ours.samples.items()
-        )
+        return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
-    def _has(self, scores: ScoresPart) -> bool:
+    def _scores_of(self, record: Record) -> dict[str, NDArray[np.floating]]:
+        """The scores of a record's own test sets."""
+        if record.scores is None:
+            return {}
+        sets = read_scores(scores_path(record.scores.path, self.out)).sets
+        return {name: sets[name][2] for name in record.datasets if name in sets}
+
+    def _has(self, scores: RecordedScores) -> bool:
         try:
-            content = read_limited(path_of(scores.path, self._file("any")), LARGEST_SCORES)
-        except (OSError, UnreadableError, InvalidError):
+            content = read_limited(scores_path(scores.path, self.out), LARGEST_SCORES)
+        except (OSError, UnreadableError, InvalidRecordError):
             return False
         return hashlib.sha256(content).hexdigest() == scores.sha256
 
 
 def score_file(table: pa.Table) -> ScoreFile:
-    """The file of a table with the columns ``dataset``, ``index``, ``label``, ``prediction``, ``score``.
+    """Encode a table with the columns ``dataset``, ``index``, ``label``, ``prediction``, ``score`` as a file of scores.
 
-    It is named by its content, so that records of equal scores share one.
+    The file is named by its content, so that records with equal scores share it.
     """
     buffer = io.BytesIO()
     pq.write_table(
@@ -180,10 +191,10 @@ def score_file(table: pa.Table) -> ScoreFile:
     )
     content = buffer.getvalue()
     sha256 = hashlib.sha256(content).hexdigest()
-    return ScoreFile(ScoresPart(path=f"scores/{sha256[:16]}.parquet", sha256=sha256, n=table.num_rows), content)
+    return ScoreFile(RecordedScores(path=f"scores/{sha256[:16]}.parquet", sha256=sha256, n=table.num_rows), content)
 
 
 def _state(file: Path) -> tuple[int, int]:
-    """What changes whenever a file is replaced."""
+    """Time of change and inode of a file, which change whenever the file is replaced."""
     status = file.stat()
     return status.st_mtime_ns, status.st_ino

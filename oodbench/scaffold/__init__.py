@@ -1,1 +1,4 @@
-"""A plugin package to start from."""
+"""The scaffold: plugin packages to start from.
+
+It must not know the plugins that there are, but for the names that are taken.
+"""

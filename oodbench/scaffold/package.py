@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from oodbench import registry
-from oodbench.atomic import check_folder
 from oodbench.errors import UsageError
+from oodbench.files.atomic import check_folder
 
 Kind = Literal["detector", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

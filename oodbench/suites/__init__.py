@@ -1,4 +1,7 @@
-"""Suites: what is known, what is unknown, which classifier, which sizes and seeds, as versioned TOML files."""
+"""Suites: versioned TOML files that name the known and unknown data sets, the classifier, sizes and seeds.
+
+This room must not know how data are read or classifiers built, only their names.
+"""
 
 from pathlib import Path
 

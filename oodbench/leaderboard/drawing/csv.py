@@ -23,7 +23,7 @@ def csv(boards: Sequence[Board]) -> str:
 
 
 def _plain(cell: object) -> object:
-    """Text that no spreadsheet takes for a formula."""
+    """The cell, with text quoted that a spreadsheet would take for a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 

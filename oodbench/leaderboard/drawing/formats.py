@@ -21,10 +21,10 @@ FORMATS: dict[str, Callable[[Sequence[Board]], str]] = {
 
 
 def format_of(file: Path) -> Callable[[Sequence[Board]], str]:
-    """What draws boards into a file.
+    """The function that draws boards in the format of a file.
 
     Raises:
-        UsageError: Its suffix is of no format.
+        UsageError: No format has the suffix of the file.
     """
     if file.suffix not in FORMATS:
         raise UsageError(f"the board {file} has the suffix {file.suffix!r}; expected one of: {', '.join(FORMATS)}.")

@@ -1,4 +1,4 @@
-"""Boards as one HTML file that needs nothing else: no network, and no script for whatever is in a table."""
+"""Boards as one self-contained HTML file: no network, and tables that can be read without scripts."""
 
 import base64
 import hashlib
@@ -19,16 +19,16 @@ from oodbench.leaderboard.drawing import wording
 UNEXPOSED = "unknown-unknowns"
 MATRIX = "known-unknowns"
 WIDTH = 80
-"""Of the drawing of an interval, in pixels."""
+"""Width of the drawing of an interval, in pixels."""
 MARGIN = 5
 FENCE = 1.5
-"""Tukey's: figures so many interquartile ranges outside the quartiles do not set the scale of their column."""
+"""Tukey's fence: figures further outside the quartiles, in interquartile ranges, do not set a column's scale."""
 SHOWN_FIRST = 4
 ALWAYS_SHOWN = ("entropy", "random")
 SYMBOLS = {"held": "✓", "did not hold": "✗", "not separable": "≈"}
 CHANCE = 0.5
 RAMP = ((247, 244, 236), (121, 172, 211), (9, 56, 105))
-"""Of heat maps, from chance to 1: light to dark, so that it also reads without colours."""
+"""RGB colours of heat maps, from chance to 1: light to dark, so that they also read without colours."""
 
 
 def html(boards: Sequence[Board]) -> str:
@@ -60,7 +60,7 @@ def _text(name: str) -> str:
 
 
 def _embedded(content: object) -> Markup:
-    """JSON that can stand in a script element whatever its strings say."""
+    """JSON that is safe inside a script element, whatever its strings contain."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)  # ASCII, so U+2028 and U+2029 are escaped
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -72,7 +72,10 @@ def _embedded(content: object) -> Markup:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An interval in pixels: its whisker, its point, the ticks of the spread; ``beyond`` is the end that it is off."""
+    """An interval in pixels: whisker, point and ticks of the spread.
+
+    ``beyond`` is the end of the scale (``low`` or ``high``) that the point lies beyond, else empty.
+    """
 
     start: float
     stop: float
@@ -83,38 +86,38 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scale:
-    """What the drawings of a column share."""
+    """The scale of a column: its ends, and the decimals that they are shown with."""
 
     low: float
     high: float
     digits: int
 
     def ends(self) -> tuple[str, str]:
-        """Its ends in words."""
+        """Its ends as texts."""
         return f"{self.low:.{self.digits}f}", f"{self.high:.{self.digits}f}"
 
     def at(self, value: float) -> float:
-        """Where a figure is, in pixels; at an end if it is beyond it."""
+        """The position of a value in pixels; one beyond an end is put at that end."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
 
     def drawn(self, value: float, low: float, high: float, spread: float | None = None) -> Drawn:
-        """A figure with its interval and its spread."""
-        both = () if spread is None else (value - spread, value + spread)
+        """The drawing of a value with its interval and its spread."""
+        ends = () if spread is None else (value - spread, value + spread)
         return Drawn(
             start=self.at(low),
             stop=self.at(high),
             point=self.at(value),
-            ticks=tuple(self.at(one) for one in both if self.low <= one <= self.high),
+            ticks=tuple(self.at(end) for end in ends if self.low <= end <= self.high),
             beyond="low" if value < self.low else "high" if value > self.high else "",
         )
 
-    def of(self, one: Figure) -> Drawn | None:
-        """A figure of a table; None if it is missing."""
-        if one.value is None:
+    def of(self, figure: Figure) -> Drawn | None:
+        """The drawing of a figure; None if its value is missing."""
+        if figure.value is None:
             return None
-        low, high = (one.value if end is None else end for end in (one.low, one.high))
-        return self.drawn(one.value, low, high, one.spread)
+        low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
+        return self.drawn(figure.value, low, high, figure.spread)
 
 
 def _scales(table: Table) -> list[Scale]:
@@ -122,8 +125,8 @@ def _scales(table: Table) -> list[Scale]:
 
 
 def _scale(figures: Iterable[Figure]) -> Scale:
-    """From the least to the largest end of an interval or a spread, of figures that are no outliers."""
-    present = [(one.value, one) for one in figures if one.value is not None]
+    """From the lowest to the highest end of the intervals and spreads of all figures that are no outliers."""
+    present = [(figure.value, figure) for figure in figures if figure.value is not None]
     values = [value for value, _ in present]
     least, most = -math.inf, math.inf
     if len(values) > 3:
@@ -131,9 +134,9 @@ def _scale(figures: Iterable[Figure]) -> Scale:
         least, most = lower - FENCE * (upper - lower), upper + FENCE * (upper - lower)
     ends = [
         end
-        for value, one in present
+        for value, figure in present
         if least <= value <= most
-        for end in (one.low, one.high, value - (one.spread or 0), value + (one.spread or 0))
+        for end in (figure.low, figure.high, value - (figure.spread or 0), value + (figure.spread or 0))
         if end is not None
     ]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
@@ -153,7 +156,7 @@ def _round_scale(low: float, high: float) -> Scale:
 
 
 def _claim_drawn(claim: Claim) -> tuple[Drawn, float]:
-    """The interval of a claim, and where 0 is."""
+    """The interval of a claim, and the position of 0 in pixels."""
     scale = _round_scale(min(claim.low, claim.figure, 0.0), max(claim.high, claim.figure, 0.0))
     return scale.drawn(claim.figure, claim.low, claim.high), scale.at(0.0)
 
@@ -163,7 +166,7 @@ def _claim_drawn(claim: Claim) -> tuple[Drawn, float]:
 
 @dataclass(frozen=True)
 class Shade:
-    """A colour and that of the text on it, which contrasts with it by at least 4.5 to 1."""
+    """A background colour, and a text colour with a contrast of at least 4.5 to 1."""
 
     fill: str
     text: str
@@ -171,7 +174,7 @@ class Shade:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a heat map; ``figure`` is None where there is none."""
+    """A cell of a heat map; ``figure`` and ``shade`` are None where a figure is missing."""
 
     figure: Figure | None
     shade: Shade | None
@@ -195,19 +198,21 @@ class Heat:
 
 
 def _shade(value: float) -> Shade:
-    """Of a figure from chance to 1; below chance it is that of chance."""
+    """The shade of a value from chance to 1; values below chance have that of chance."""
     place = min(max((value - CHANCE) / (1 - CHANCE), 0.0), 1.0) * (len(RAMP) - 1)
-    part = min(int(place), len(RAMP) - 2)
-    mixed = [round(a + (b - a) * (place - part)) for a, b in zip(RAMP[part], RAMP[part + 1], strict=True)]
+    segment = min(int(place), len(RAMP) - 2)
+    mixed = [round(a + (b - a) * (place - segment)) for a, b in zip(RAMP[segment], RAMP[segment + 1], strict=True)]
     # Against one of black and white every colour has a contrast of 4.58 or more.
     dark = _luminance(mixed) + 0.05 < math.sqrt(1.05 * 0.05)
     return Shade("#{:02x}{:02x}{:02x}".format(*mixed), "#fff" if dark else "#000")
 
 
 def _luminance(colour: Sequence[int]) -> float:
-    """As defined in WCAG 2."""
-    parts = [part / 255 for part in colour]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    """Relative luminance, as defined in WCAG 2."""
+    channels = [channel / 255 for channel in colour]
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -220,7 +225,7 @@ def _table_of(board: Board, protocol: str) -> Table | None:
 
 
 def _matrix(board: Board) -> list[Heat]:
-    """Exposed × tested, one heat map for each detector that exposure changes; without exposure in the first row."""
+    """Exposed × tested, one heat map for each detector that exposure changes; the first row is without exposure."""
     table = _table_of(board, MATRIX)
     if table is None:
         return []
@@ -237,16 +242,16 @@ def _matrix(board: Board) -> list[Heat]:
 
 
 def _single(table: Table) -> dict[str, int]:
-    """The column of each data set; a mean over one data set, which follows it, is none."""
-    found: dict[str, int] = {}
+    """The position of each data set's own column; a mean over a single data set follows it and does not count."""
+    places: dict[str, int] = {}
     for place, column in enumerate(table.columns):
         if len(column.datasets) == 1:
-            found.setdefault(column.datasets[0], place)
-    return found
+            places.setdefault(column.datasets[0], place)
+    return places
 
 
 def _unexposed(board: Board, datasets: Sequence[str]) -> dict[str, list[Figure | None]]:
-    """Figures of the detectors that saw known samples only."""
+    """Figures of the detectors that saw known samples only, by detector."""
     table = _table_of(board, UNEXPOSED)
     if table is None:
         return {}
@@ -262,14 +267,14 @@ def _layer_grid(board: Board) -> list[Heat]:
     """Layer × gradient metric, one heat map for each unknown set."""
     if board.layers is None:
         return []
-    found = {(one.dataset, one.metric, one.layer): one for one in board.layers.cells}
+    cells = {(cell.dataset, cell.metric, cell.layer): cell for cell in board.layers.cells}
     grid = board.layers
     return [
         Heat(
             dataset,
             grid.layers,
             tuple(
-                _heat_row(metric, [_layer_figure(found.get((dataset, metric, layer))) for layer in grid.layers])
+                _heat_row(metric, [_layer_figure(cells.get((dataset, metric, layer))) for layer in grid.layers])
                 for metric in grid.metrics
             ),
         )
@@ -285,23 +290,27 @@ def _layer_figure(cell: LayerCell | None) -> Figure | None:
 
 
 def _charts(board: Board) -> dict[str, object]:
-    """What the script draws; x values that curves share are there once."""
+    """The data that the script draws; x values that several curves share are stored once."""
     curve_order = _by_rank(_table_of(board, UNEXPOSED), [curve.detector for curve in board.curves])
     risk_order = _by_rank(_table_of(board, "known"), [risk.detector for risk in board.risks])
     sets = list(dict.fromkeys(curve.dataset for curve in board.curves))
     grids: dict[tuple[float, ...], int] = {}
     curves = [
         [
-            curve_order.index(one.detector),
-            sets.index(one.dataset),
-            grids.setdefault(one.fpr, len(grids)),
-            *([*part] for part in (one.tpr, one.edges, one.right, one.wrong, one.unknown)),
+            curve_order.index(curve.detector),
+            sets.index(curve.dataset),
+            grids.setdefault(curve.fpr, len(grids)),
+            *([*values] for values in (curve.tpr, curve.edges, curve.right, curve.wrong, curve.unknown)),
         ]
-        for one in board.curves
+        for curve in board.curves
     ]
     risks = [
-        [risk_order.index(one.detector), grids.setdefault(one.coverage, len(grids)), [round(r, 5) for r in one.risk]]
-        for one in board.risks
+        [
+            risk_order.index(curve.detector),
+            grids.setdefault(curve.coverage, len(grids)),
+            [round(risk, 5) for risk in curve.risk],
+        ]
+        for curve in board.risks
     ]
     return {
         "sets": sets,
@@ -312,7 +321,7 @@ def _charts(board: Board) -> dict[str, object]:
 
 
 def _by_rank(table: Table | None, detectors: Iterable[str]) -> list[str]:
-    """Detectors without repetition, in the order of a table; those that it has not follow."""
+    """Detectors without repetition, in the order of a table; those not in the table follow by name."""
     places: dict[str, int] = {}
     rows: Sequence[Row] = table.rows if table else ()
     for place, row in enumerate(rows):
@@ -321,6 +330,6 @@ def _by_rank(table: Table | None, detectors: Iterable[str]) -> list[str]:
 
 
 def _shown(order: Sequence[str]) -> list[int]:
-    """Which detectors a chart shows at first: the first of the ranking and the baselines."""
+    """Positions of the detectors that a chart shows at first: the best of the ranking and the baselines."""
     first = [name for name in order if name not in ALWAYS_SHOWN][:SHOWN_FIRST]
     return [i for i, name in enumerate(order) if name in first or name in ALWAYS_SHOWN]

@@ -1,4 +1,4 @@
-"""Boards as JSON: all that they hold."""
+"""Boards as JSON, with all their fields."""
 
 from collections.abc import Sequence
 

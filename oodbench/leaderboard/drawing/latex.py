@@ -66,19 +66,19 @@ def _table(table: Table, board: Board) -> str:
 
 def _row(row: Row, table: Table, *, exposes: bool) -> str:
     label = [wording.rank(row), row.detector, *([wording.exposure(row, table)] if exposes else [])]
-    return f"{' & '.join([*(_escaped(text) for text in label), *(_figure(one) for one in row.figures)])} \\\\"
+    return f"{' & '.join([*(_escaped(text) for text in label), *(_figure(figure) for figure in row.figures)])} \\\\"
 
 
-def _figure(one: Figure) -> str:
-    value = rf"\textbf{{{wording.value(one)}}}" if one.tied else _escaped(wording.value(one))
-    rest = [_escaped(part) for part in (wording.interval(one), wording.spread(one)) if part]
-    first = " ".join([value, *rest[1:]]) + (r"\,*" if one.exposed else "")
+def _figure(figure: Figure) -> str:
+    value = rf"\textbf{{{wording.value(figure)}}}" if figure.tied else _escaped(wording.value(figure))
+    errors = [_escaped(text) for text in (wording.interval(figure), wording.spread(figure)) if text]
+    first = " ".join([value, *errors[1:]]) + (r"\,*" if figure.exposed else "")
     # Braces, since a bracket after the end of a line would be read as its option.
-    return rf"\shortstack{{{first}\\{{}}{rest[0]}}}" if rest else f"{{{first}}}"
+    return rf"\shortstack{{{first}\\{{}}{errors[0]}}}" if errors else f"{{{first}}}"
 
 
 def _name(text: str) -> str:
-    """What a label is made of; no command can be written in it."""
+    """Text for a label, without characters that LaTeX gives a meaning to."""
     return re.sub(r"[^\w.:-]", "-", text, flags=re.ASCII)
 
 

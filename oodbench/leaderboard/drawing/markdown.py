@@ -16,33 +16,39 @@ def markdown(boards: Sequence[Board]) -> str:
 
 def _board(board: Board) -> str:
     seeds = ", ".join(str(seed) for seed in board.seeds)
-    parts = [
+    blocks = [
         f"# Leaderboard: {_escaped(board.suite)}, version {board.version}",
         f"{board.records} records, seed{'s' if len(board.seeds) > 1 else ''} {seeds}.",
         f"**Made on a subset of the data.** {_escaped(board.subset)}" if board.subset else "",
         board.note,
         wording.reading(board.seeds, bold="Bold", star="\\*"),
         *_claims(board.claims),
-        *(part for table in board.tables for part in _table(table)),
+        *(block for table in board.tables for block in _table(table)),
         *(_layers(board.layers) if board.layers else []),
         *_origin(board),
         f"Made again by\n\n```sh\n{board.command}\n```" if board.command else "",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _claims(claims: Sequence[Claim]) -> list[str]:
     if not claims:
         return []
     rows = [
-        [str(one.number), one.text, f"**{one.outcome}**", f"{one.figure:+.4f} [{one.low:+.4f}, {one.high:+.4f}]"]
-        for one in claims
+        [
+            str(claim.number),
+            claim.text,
+            f"**{claim.outcome}**",
+            f"{claim.figure:+.4f} [{claim.low:+.4f}, {claim.high:+.4f}]",
+        ]
+        for claim in claims
     ]
     return [
         "## The claims of Oberdiek, Rottmann, Gottschalk 2018",
         _grid(["", "claim", "outcome", "figure"], rows),
         "\n".join(
-            f"- Claim {one.number}: {_escaped(one.criterion)} {_escaped('; '.join(one.details))}." for one in claims
+            f"- Claim {claim.number}: {_escaped(claim.criterion)} {_escaped('; '.join(claim.details))}."
+            for claim in claims
         ),
     ]
 
@@ -61,17 +67,17 @@ def _table(table: Table) -> list[str]:
 
 def _row(row: Row, table: Table, *, exposes: bool) -> list[str]:
     figures = []
-    for one in row.figures:
-        number = f"**{wording.value(one)}**" if one.tied else wording.value(one)
-        rest = [part for part in (wording.interval(one), wording.spread(one)) if part]
-        figures.append(" ".join([number, *rest]) + (" \\*" if one.exposed else ""))
+    for figure in row.figures:
+        number = f"**{wording.value(figure)}**" if figure.tied else wording.value(figure)
+        errors = [text for text in (wording.interval(figure), wording.spread(figure)) if text]
+        figures.append(" ".join([number, *errors]) + (" \\*" if figure.exposed else ""))
     exposed = [_escaped(wording.exposure(row, table))] if exposes else []
     return [wording.rank(row), _escaped(row.detector), *exposed, *figures, wording.cost(row)]
 
 
 def _layers(layers: Layers) -> list[str]:
-    found = {(one.metric, one.layer, one.dataset): one for one in layers.cells}
-    parts = [
+    by_place = {(cell.metric, cell.layer, cell.dataset): cell for cell in layers.cells}
+    blocks = [
         "## Which layer knows",
         "AUROC, unknown against known, of each gradient metric of each layer, with the 95 % interval of the sampling "
         f"error; mean over seeds {', '.join(map(str, layers.seeds))}. `all` stands for all weights.",
@@ -79,29 +85,36 @@ def _layers(layers: Layers) -> list[str]:
     for dataset in layers.datasets:
         rows = []
         for metric in layers.metrics:
-            cells = [found.get((metric, layer, dataset)) for layer in layers.layers]
+            cells = [by_place.get((metric, layer, dataset)) for layer in layers.layers]
             figures = [
-                f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
-                if one is not None and one.value is not None
+                f"{cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}]"
+                if cell is not None and cell.value is not None
                 else wording.MISSING
-                for one in cells
+                for cell in cells
             ]
             rows.append([_escaped(metric), *figures])
-        parts.append(_grid([_escaped(dataset), *(_escaped(layer) for layer in layers.layers)], rows))
-    return parts
+        blocks.append(_grid([_escaped(dataset), *(_escaped(layer) for layer in layers.layers)], rows))
+    return blocks
 
 
 def _origin(board: Board) -> list[str]:
     data = [
-        [one.name, one.adapter, one.split, str(one.n), str(one.available), str(one.official or wording.MISSING)]
-        for one in board.datasets
+        [
+            stamp.name,
+            stamp.adapter,
+            stamp.split,
+            str(stamp.n),
+            str(stamp.available),
+            str(stamp.official or wording.MISSING),
+        ]
+        for stamp in board.datasets
     ]
-    sources = [[_code(one.sha256), one.source] for one in board.datasets]
+    sources = [[_code(stamp.sha256), stamp.source] for stamp in board.datasets]
     classifiers = [
-        [str(one.seed), _escaped(one.name), f"{one.accuracy:.4f}", _code(one.weights_sha256)]
-        for one in board.classifiers
+        [str(stamp.seed), _escaped(stamp.name), f"{stamp.accuracy:.4f}", _code(stamp.weights_sha256)]
+        for stamp in board.classifiers
     ]
-    detectors = ", ".join(f"{one.name} ({one.distribution} {one.version})" for one in board.detectors)
+    detectors = ", ".join(f"{stamp.name} ({stamp.distribution} {stamp.version})" for stamp in board.detectors)
     return [
         "## Data",
         _grid(
@@ -129,7 +142,7 @@ def _code(digest: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that cannot end a cell, start a link or be taken for markup."""
+    """Text without markup: it cannot end a cell or start a link."""
     for character in "\\|[]<>*`":
         text = text.replace(character, f"\\{character}")
     return text.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The words that every drawing of a board shares."""
+"""The words that all drawings of a board share."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def reading(seeds: Sequence[int], *, bold: str, star: str) -> str:
 
     Args:
         seeds: Its seeds.
-        bold: How figures are marked.
+        bold: The word for the mark of figures that are tied with the best.
         star: The mark of exposure.
     """
     several = len(seeds) > 1
@@ -37,10 +37,10 @@ def reading(seeds: Sequence[int], *, bold: str, star: str) -> str:
     )
 
 
-def column(one: Column) -> str:
+def column(table_column: Column) -> str:
     """Name of a column, with the group of its data set and an arrow down where smaller is better."""
-    group = f" ({one.group})" if one.group != "-" and len(one.datasets) == 1 else ""
-    return f"{one.name}{group}{' ↓' if one.ascending else ''}"
+    group = f" ({table_column.group})" if table_column.group != "-" and len(table_column.datasets) == 1 else ""
+    return f"{table_column.name}{group}{' ↓' if table_column.ascending else ''}"
 
 
 def shows_exposure(table: Table) -> bool:
@@ -51,11 +51,11 @@ def shows_exposure(table: Table) -> bool:
 def by_exposure(rows: Sequence[Row], datasets: Sequence[str]) -> list[Row]:
     """Rows of one detector, single exposures first, in the order of the data sets."""
     places = {dataset: place for place, dataset in enumerate(datasets)}
-    return sorted(rows, key=lambda row: (len(row.exposed), [places.get(one, 0) for one in row.exposed]))
+    return sorted(rows, key=lambda row: (len(row.exposed), [places.get(name, 0) for name in row.exposed]))
 
 
 def exposure(row: Row, table: Table) -> str:
-    """What a row was exposed to, in a word where it is everything."""
+    """The sets that a row was exposed to; ``all`` if these are all sets of the table."""
     single = {column.datasets[0] for column in table.columns if len(column.datasets) == 1}
     if len(row.exposed) > 1 and set(row.exposed) == single:
         return "all"
@@ -63,28 +63,28 @@ def exposure(row: Row, table: Table) -> str:
 
 
 def rank(row: Row) -> str:
-    """``3 (2–5)``, with ≈ where the first is not better for sure."""
+    """The rank and its interval, such as ``3 (2–5)``; ≈ marks detectors that may be the best."""
     if row.rank is None:
         return MISSING
     interval = f" ({row.rank_low}–{row.rank_high})" if row.rank_low != row.rank_high else ""
     return f"{row.rank}{interval}{' ≈' if row.tied else ''}"
 
 
-def value(one: Figure) -> str:
-    """The figure alone."""
-    return MISSING if one.value is None else f"{one.value:.{one.digits}f}"
+def value(figure: Figure) -> str:
+    """The value of a figure alone."""
+    return MISSING if figure.value is None else f"{figure.value:.{figure.digits}f}"
 
 
-def interval(one: Figure) -> str:
-    """Its interval alone; empty where there is none."""
-    if one.low is None or one.high is None:
+def interval(figure: Figure) -> str:
+    """The interval of a figure alone; empty where there is none."""
+    if figure.low is None or figure.high is None:
         return ""
-    return f"[{one.low:.{one.digits}f}, {one.high:.{one.digits}f}]"
+    return f"[{figure.low:.{figure.digits}f}, {figure.high:.{figure.digits}f}]"
 
 
-def spread(one: Figure) -> str:
-    """Its spread over seeds alone; empty with one seed."""
-    return "" if one.spread is None else f"± {one.spread:.{one.digits}f}"
+def spread(figure: Figure) -> str:
+    """The spread of a figure over seeds alone; empty with one seed."""
+    return "" if figure.spread is None else f"± {figure.spread:.{figure.digits}f}"
 
 
 def cost(row: Row) -> str:

@@ -1,0 +1,71 @@
+"""Merging results folders, of several people or machines: which records can stand on one board."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from oodbench.comparison.compared import detector_identity, detector_labels
+from oodbench.errors import UsageError
+from oodbench.records.record import Record
+from oodbench.records.scored import Rejected, ScoredRecord
+
+
+def merged(cells: Sequence[ScoredRecord]) -> tuple[list[ScoredRecord], list[Rejected]]:
+    """Separate the records that can stand on one board from the rejected ones; earlier folders take precedence.
+
+    A record is rejected if an earlier folder has other samples of one of its data sets, or has its cell already.
+    Classifiers of the same seed may differ, since the last bits of training depend on the machine; a board lists all
+    of them.
+    """
+    kept: list[ScoredRecord] = []
+    left_out: list[Rejected] = []
+    samples: dict[tuple[str, int, str], tuple[str, Path]] = {}
+    taken: dict[tuple[object, ...], Path] = {}
+    for scored in cells:
+        record, folder = scored.record, scored.file.parent
+        suite = record.suite.name, record.suite.version
+        hashes = {(*suite, name): dataset.sha256 for name, dataset in record.datasets.items()}
+        clash = next((key for key, digest in hashes.items() if key in samples and samples[key][0] != digest), None)
+        cell = (*suite, record.protocol, tuple(record.exposed), tested(record), record.seed, detector_identity(record))
+        if clash is not None and samples[clash][1].parent != folder:
+            left_out.append(Rejected(scored.file, f"it is of other samples of {clash[2]} than {samples[clash][1]}"))
+        elif cell in taken and taken[cell].parent != folder:
+            left_out.append(Rejected(scored.file, f"its cell is already there from {taken[cell]}"))
+        else:
+            kept.append(scored)
+            taken.setdefault(cell, scored.file)
+            for key, digest in hashes.items():
+                samples.setdefault(key, (digest, scored.file))
+    return kept, left_out
+
+
+def tested(record: Record) -> tuple[str, ...]:
+    """The sets that a record has results of, or would have; a protocol may test its sets in separate cells."""
+    return tuple(result.dataset for result in record.results) or tuple(
+        name for name in record.datasets if not name.endswith(")")
+    )
+
+
+def refuse_conflicts(cells: Sequence[ScoredRecord]) -> None:
+    """Refuse records that contradict each other, so that no figure silently comes from one of them.
+
+    Raises:
+        UsageError: Two records of one suite are of the same cell, or of other samples of a data set.
+    """
+    labels = detector_labels(scored.record for scored in cells)
+    seen: dict[tuple[str, str, tuple[str, ...], int, tuple[str, ...]], str] = {}
+    hashes: dict[str, tuple[str, str]] = {}
+    for record in (scored.record for scored in cells):
+        cell = record.protocol, labels[detector_identity(record)], tuple(record.exposed), record.seed, tested(record)
+        earlier = seen.setdefault(cell, record.cell_id)
+        if earlier != record.cell_id:
+            raise UsageError(
+                f"the records {earlier} and {record.cell_id} are both of {cell[1]} under {cell[0]}, seed {cell[3]}, "
+                "with other data, weights or versions; keep runs that differ in folders of their own."
+            )
+        for name, dataset in record.datasets.items():
+            first, digest = hashes.setdefault(name, (record.cell_id, dataset.sha256))
+            if digest != dataset.sha256:
+                raise UsageError(
+                    f"the records {first} and {record.cell_id} are of other samples of {name}, so that no table can "
+                    "hold both; make boards of their own."
+                )

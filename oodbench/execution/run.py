@@ -1,0 +1,148 @@
+"""Doing a run: from the arguments of the user to records."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from oodbench.detectors.plugin import DetectorPlugin
+from oodbench.errors import UsageError
+from oodbench.execution.serial import Serial
+from oodbench.files.folders import RESULTS
+from oodbench.journal.events import tell
+from oodbench.journal.writing import journal
+from oodbench.machine.progress import Track, silent
+from oodbench.records.record import Record
+from oodbench.records.store import Rerun, Store
+from oodbench.runs.prepared import prepare_run
+from oodbench.runs.resolved import resolve_run
+from oodbench.runs.settings import Executor, RunSettings
+from oodbench.runs.spec import RunSpec, make_spec
+from oodbench.runs.summary import RunSummary, summarize
+
+EXECUTORS = ("serial", "dask")
+
+
+def run(
+    suite: str = "digits",
+    detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin] = ("*",),
+    protocols: str | Sequence[str] = ("*",),
+    seeds: Sequence[int] | None = None,
+    *,
+    classifier: str | None = None,
+    weights: str | Path | None = None,
+    penultimate: str | None = None,
+    data: str | Path | None = None,
+    download: bool = False,
+    replace: Mapping[str, str] | None = None,
+    plugins: Sequence[str | Path] = (),
+    out: str | Path = RESULTS,
+    limit: int | None = None,
+    skip_missing: bool = False,
+    timeout: float | None = None,
+    rerun: Rerun = "failed",
+    executor: Literal["serial", "dask"] | Executor = "serial",
+    scheduler: str | None = None,
+    workers: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    log_file: str | Path | None = None,
+    track: Track = silent,
+) -> list[Record]:
+    """Run detectors on a suite; the same as ``oodbench run``.
+
+    Args:
+        suite: Name of a suite, or a TOML file.
+        detectors: Names, globs (``grad-*``), names with parameters (``grad-l2:layer=conv1``), or plugins.
+        protocols: Names or globs.
+        seeds: Seeds of the classifier's training; by default the suite's.
+        classifier: Another classifier than the suite's: the name of a plugin, ``module:factory``, ``file.py:factory``,
+            ``torchvision:NAME`` or ``timm:NAME``.
+        weights: File of its weights, or ``pretrained``; nothing is trained then. ``{seed}`` in its name stands for the
+            seed.
+        penultimate: Name of the Linear layer whose input are the penultimate features, where it is not to be found.
+        data: Folder of the data sets; by default ``$OODBENCH_DATA``, else a folder of the user.
+        download: Whether data sets and pretrained weights that are not there may be downloaded.
+        replace: Other adapters for data sets of the suite, such as ``{"cifar10": "imagefolder:PATH"}``.
+        plugins: Local Python files that declare plugins.
+        out: Folder of the results.
+        limit: At most so many samples of each split that is fitted or tested on, to try something out.
+        skip_missing: Whether to go on without unknown sets that are not there.
+        timeout: Seconds that a detector may take to be loaded, and to be fitted and score everything; one that takes
+            longer fails.
+        rerun: Which cells are run that have a record in ``out`` already: none (``missing``), those that failed, or all;
+            a finished record is never overwritten.
+        executor: Who runs the jobs: this process, or ``dask``, which starts processes on this machine or uses a
+            cluster; a script that starts them needs ``if __name__ == "__main__":``. The numbers are the same. Or an
+            object that does it, such as ``oodbench.execution.dask.Dask(workers=4)``.
+        scheduler: Address of a Dask scheduler that runs already.
+        workers: How many processes are started otherwise; by default, one a processor.
+        resources: What a job takes of a worker's Dask resources, such as ``{"GPU": 1}``.
+        log_file: Where events are written to, a line of JSON each, beside the journal in ``out``.
+        track: Shows progress.
+
+    Returns:
+        One record for each cell.
+
+    Raises:
+        OodbenchError: Nothing could be run (a cell that fails is a record instead), a seed has no classifier, or cells
+            that were run again gave other scores than their finished records. The records of all others are kept.
+    """
+    arguments = locals()  # among them all fields of the specification
+    spec = make_spec({name: arguments[name] for name in RunSpec.model_fields} | {"replace": replace or {}})
+    settings = RunSettings(
+        executor=find_executor(executor, scheduler=scheduler, workers=workers, resources=resources or {}),
+        data=None if data is None else Path(data),
+        download=download,
+        out=Path(out),
+        rerun=rerun,
+        log_file=None if log_file is None else Path(log_file),
+        track=track,
+    )
+    summary = execute(spec, settings)
+    if summary.problem is not None:
+        raise summary.problem
+    return list(summary.records)
+
+
+def execute(spec: RunSpec, settings: RunSettings) -> RunSummary:
+    """Do a run, and return its result.
+
+    Args:
+        spec: What is run.
+        settings: Where and how it is run.
+
+    Raises:
+        OodbenchError: Nothing could be run.
+    """
+    executor = settings.executor
+    resolved = resolve_run(spec)
+    executor.check(resolved)
+    store = Store.open(settings.out, settings.rerun)
+    facts = resolved.facts()
+    with journal(store.out, settings.log_file, **facts, rerun=settings.rerun, executor=executor.name):
+        run = prepare_run(resolved, data=settings.data, download=settings.download, track=settings.track)
+        tell("data read", jobs={seed: len(run.jobs(seed)) for seed in run.seeds})
+        return summarize(executor.records(run, store, settings), store)
+
+
+def find_executor(executor: str | Executor, **options: Any) -> Executor:  # noqa: ANN401
+    """The executor of a name.
+
+    Args:
+        executor: A name, or an executor, which is returned.
+        options: Options of Dask.
+
+    Raises:
+        UsageError: No executor has this name, or it has no such options.
+    """
+    chosen = {name: value for name, value in options.items() if value}
+    if executor == "dask":
+        from oodbench.execution.dask import Dask
+
+        return Dask(**{name: value for name, value in options.items() if value is not None})
+    if chosen:
+        raise UsageError("scheduler, workers and resources are those of the executor dask; name that, too.")
+    if executor == "serial":
+        return Serial()
+    if isinstance(executor, str):
+        raise UsageError(f"the executor is {executor!r}; expected one of: {', '.join(EXECUTORS)}.")
+    return executor

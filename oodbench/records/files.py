@@ -1,0 +1,171 @@
+"""Reading the files of records and scores: within limits of size, and refused where they are invalid."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from oodbench.errors import MissingPrerequisiteError
+from oodbench.files.bounded_io import MIB, UnreadableError, read_limited, refuse_ambiguous_json
+from oodbench.records.record import Record
+
+COLUMNS = {
+    "dataset": (lambda kind: pa.types.is_string(_plain(kind)), "text without gaps"),
+    "index": (pa.types.is_integer, "whole numbers without gaps"),
+    "label": (pa.types.is_integer, "whole numbers without gaps"),
+    "prediction": (pa.types.is_integer, "whole numbers without gaps"),
+    "score": (lambda kind: kind in (pa.float32(), pa.float64()), "float32 or float64 without gaps"),
+}
+LARGEST_RECORD = 64 * MIB
+LARGEST_SCORES = 1024 * MIB
+# Rows of equal values take next to no space in a file, but their full size in memory.
+MOST_SCORES = 20_000_000
+
+
+class InvalidRecordError(Exception):
+    """A record is rejected; the message says why."""
+
+
+@dataclass(frozen=True)
+class ScoreSets:
+    """The content of a file of scores, by test set.
+
+    Attributes:
+        sha256: Hash of the file's bytes.
+        n: Number of rows.
+        orders: For each test set, the hash of its indices and labels.
+        sets: For each test set of n samples, labels int64 (n,), predictions int64 (n,) and scores (n,).
+    """
+
+    sha256: str
+    n: int
+    orders: Mapping[str, str]
+    sets: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]]
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files of all records in a results folder.
+
+    Raises:
+        MissingPrerequisiteError: There are none.
+    """
+    files = sorted((folder / "records").glob("*.json"))
+    if not files:
+        raise MissingPrerequisiteError(
+            f"there are no records in {folder / 'records'}; expected a results folder of `oodbench run --out`."
+        )
+    return files
+
+
+def parse_record(file: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        InvalidRecordError: The file is no valid record; the message names the first key that is wrong.
+    """
+    try:
+        content = read_limited(file, LARGEST_RECORD)
+        record = Record.model_validate_json(content)
+        refuse_ambiguous_json(content)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InvalidRecordError(f"it is no valid record: {where}: {first['msg'].lower()}") from cause
+    except OSError as cause:
+        raise InvalidRecordError(f"it cannot be read: {cause.strerror}") from cause
+    except UnreadableError as cause:
+        raise InvalidRecordError(f"it {cause}") from cause
+    return record
+
+
+def scores_path(scores: str, folder: Path) -> Path:
+    """The path of a record's scores.
+
+    Args:
+        scores: The path that the record names.
+        folder: Its results folder.
+
+    Raises:
+        InvalidRecordError: The path is invalid or outside the results folder.
+    """
+    try:
+        path = (folder / scores).resolve()
+        inside = path.is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as cause:
+        raise InvalidRecordError(f"its scores are at {scores!r}, which is no path") from cause
+    if not inside:
+        raise InvalidRecordError(f"its scores are at {scores}, outside its results folder")
+    return path
+
+
+def read_score_table(path: Path) -> tuple[pa.Table, str]:
+    """The columns ``COLUMNS`` of a file of scores, and the SHA-256 of the file.
+
+    Raises:
+        InvalidRecordError: The file is not there, or is no file of scores.
+    """
+    try:
+        content = read_limited(path, LARGEST_SCORES)
+        table = _read_table(content)
+    except OSError as cause:
+        raise InvalidRecordError(
+            f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}"
+        ) from cause
+    except UnreadableError as cause:
+        raise InvalidRecordError(f"the file of its scores {path} {cause}") from cause
+    except (pa.ArrowException, UnicodeDecodeError, ValueError, OverflowError) as cause:
+        raise InvalidRecordError(f"its scores {path} are no parquet file") from cause
+    for name, (fits, expected) in COLUMNS.items():
+        column = table[name]
+        if not fits(column.type) or column.null_count:
+            raise InvalidRecordError(
+                f"its scores {path} have the column {name!r} of {column.type}; expected {expected}"
+            )
+    if not np.isfinite(table["score"].to_numpy()).all():
+        raise InvalidRecordError(f"its scores {path} hold NaN or infinite scores")
+    return table, hashlib.sha256(content).hexdigest()
+
+
+def read_scores(path: Path) -> ScoreSets:
+    """The scores of a file by test set.
+
+    Raises:
+        InvalidRecordError: The file is not there, or is no file of scores.
+    """
+    table, sha256 = read_score_table(path)
+    names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
+    indices, labels, predictions, scores = (
+        table[name].to_numpy() for name in ("index", "label", "prediction", "score")
+    )
+    sets, orders = {}, {}
+    for name in dict.fromkeys(names):
+        members = names == name
+        sets[name] = labels[members], predictions[members], scores[members]
+        order = np.stack([indices[members], labels[members]]).astype("<i8")
+        orders[name] = hashlib.sha256(order.tobytes()).hexdigest()
+    return ScoreSets(sha256, len(names), orders, sets)
+
+
+def _read_table(content: bytes) -> pa.Table:
+    """The columns of a file of scores, read within limits of size; equal names are stored once."""
+    with pq.ParquetFile(io.BytesIO(content), read_dictionary=["dataset"]) as file:
+        for name in COLUMNS:
+            if file.schema_arrow.names.count(name) != 1:
+                raise UnreadableError(f"lacks the column {name!r}; expected one each of {', '.join(COLUMNS)}")
+        if file.metadata.num_rows > MOST_SCORES:
+            raise UnreadableError(f"has {file.metadata.num_rows:,} rows; expected at most {MOST_SCORES:,}")
+        unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+        if unpacked > LARGEST_SCORES:
+            raise UnreadableError(f"unpacks to {unpacked // MIB:,} MiB; expected at most {LARGEST_SCORES // MIB:,} MiB")
+        return file.read(columns=list(COLUMNS))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

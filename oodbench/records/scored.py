@@ -1,0 +1,97 @@
+"""Records with the scores that their results are computed from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from oodbench.errors import printable
+from oodbench.evaluation.results import Samples
+from oodbench.records.files import InvalidRecordError, ScoreSets, read_scores, scores_path
+from oodbench.records.record import Record
+
+# The two implementations of resampling agree to float32 accuracy; smaller differences change no figure on a board.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class ScoredRecord:
+    """A record with the scores that its results are computed from.
+
+    Attributes:
+        record: The record.
+        file: The record's file.
+        samples: Its test sets by name, the known one first; empty if the cell has no results.
+    """
+
+    record: Record
+    file: Path
+    samples: Mapping[str, Samples]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that is no valid record, or whose results do not follow from its scores.
+
+    Attributes:
+        file: The file.
+        reason: What is wrong with it, without a full stop.
+    """
+
+    file: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.file}: {self.reason}.")
+
+
+def with_scores(folder: Path, records: Iterable[Record]) -> list[ScoredRecord]:
+    """The records of a run with their scores, read from its results folder."""
+    files: dict[Path, ScoreSets] = {}
+    return [scored_record(record, folder / "records" / f"{record.cell_id}.json", files) for record in records]
+
+
+def scored_record(record: Record, file: Path, files: dict[Path, ScoreSets]) -> ScoredRecord:
+    """Read the scores of a record.
+
+    Args:
+        record: The record.
+        file: Its file.
+        files: The files of scores that were read before, to which this one's is added.
+
+    Raises:
+        InvalidRecordError: Its scores are not there, or contradict the record.
+    """
+    if record.status != "ok":
+        if record.results or record.scores is not None:
+            raise InvalidRecordError(f"it is of a cell that {record.status}, and has results or scores")
+        return ScoredRecord(record, file, {})
+    if record.scores is None:
+        raise InvalidRecordError("it has results and names no scores")
+    path = scores_path(record.scores.path, file.parents[1])
+    if path not in files:
+        files[path] = read_scores(path)
+    return ScoredRecord(record, file, _samples(record, files[path]))
+
+
+def _samples(record: Record, file: ScoreSets) -> dict[str, Samples]:
+    """The samples of the record's test sets, the known one first."""
+    if record.scores is None or (record.scores.sha256, record.scores.n) != (file.sha256, file.n):
+        raise InvalidRecordError("the SHA-256 of its scores is not that of the file, so one of them was changed")
+    known = [name for name, (labels, _, _) in file.sets.items() if (labels >= 0).all()]
+    if len(known) != 1:
+        raise InvalidRecordError(f"its scores hold {len(known)} sets with labels; expected one, the known test split")
+    samples = {}
+    tested = [name for name in record.datasets if name in file.sets]
+    for name in dict.fromkeys([*known, *tested, *(result.dataset for result in record.results)]):
+        if name not in tested:
+            raise InvalidRecordError(f"its scores or its data sets lack {name}, which it has results of")
+        labels, predictions, scores = file.sets[name]
+        if record.datasets[name].n != len(scores):
+            raise InvalidRecordError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
+        samples[name] = Samples(scores, predictions != labels)
+    if not abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) <= TOLERANCE:
+        raise InvalidRecordError(
+            f"the classifier's accuracy is {record.classifier.accuracy}, and its predictions give "
+            f"{1 - samples[known[0]].wrong.mean():.6f}"
+        )
+    return samples

@@ -1,0 +1,148 @@
+"""A run with its data read: makes the trial and the jobs of each seed."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from oodbench.cache.entries import DiskCache
+from oodbench.classifiers.classifier import Classifier
+from oodbench.classifiers.making import ClassifierMaker
+from oodbench.datasets.splits import SuiteSplits, draw_splits
+from oodbench.detectors.selection import BrokenDetector, SelectedDetector
+from oodbench.errors import OodbenchError
+from oodbench.evidence.collector import EvidenceCollector
+from oodbench.evidence.timing import evidence_ms
+from oodbench.files.atomic import check_folder
+from oodbench.files.folders import cache_folder, data_folder
+from oodbench.machine.progress import Track
+from oodbench.protocols.case import Case
+from oodbench.protocols.cases import cases_of
+from oodbench.runs.cells import Job
+from oodbench.runs.resolved import ResolvedRun
+from oodbench.runs.trial import SuiteIdentity, Trial
+from oodbench.suites.schema import Suite
+
+logger = logging.getLogger(__name__)
+
+Cases = Sequence[tuple[str, Case]]
+"""Cases with the names of their protocols."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run with its data.
+
+    Attributes:
+        resolved: What is run, with all names looked up.
+        splits: The samples of all splits.
+        track: Shows progress.
+        download: Whether pretrained weights may be downloaded.
+    """
+
+    resolved: ResolvedRun
+    splits: SuiteSplits
+    track: Track
+    download: bool
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds."""
+        return self.resolved.seeds
+
+    @cached_property
+    def by_exposure(self) -> Mapping[tuple[str, ...], Cases]:
+        """The cases of all protocols, by their exposed unknown sets."""
+        grouped: dict[tuple[str, ...], list[tuple[str, Case]]] = {}
+        cases = cases_of(self.resolved.protocols, self.resolved.spec.protocols, self.splits)
+        for protocol, of_protocol in cases.items():
+            for case in of_protocol:
+                grouped.setdefault(case.exposed, []).append((protocol, case))
+        return grouped
+
+    @cached_property
+    def _jobs(self) -> Sequence[Job]:
+        """The jobs of any seed: one for each detector and exposure that changes it."""
+        return [job for detector in self.resolved.detectors for job in _jobs_of(detector, self.by_exposure)]
+
+    def jobs(self, seed: int) -> list[Job]:
+        """The jobs of a seed."""
+        return [replace(job, seed=seed) for job in self._jobs]
+
+    def trial(self, seed: int) -> Trial:
+        """The trial of a seed, with its trained classifier; evidence is collected when it is first asked for.
+
+        Raises:
+            OodbenchError: The classifier cannot be built, trained or loaded.
+        """
+        suite, splits, cache = self.resolved.suite.suite, self.splits, DiskCache(cache_folder())
+        maker = ClassifierMaker(
+            suite, self.resolved.classifier, splits.train, len(splits.classes), cache, self.track, self.download
+        )
+        classifier = maker.make(seed)
+        _refuse_diverged(suite, classifier, seed)
+        exposed = {name for names in self.by_exposure for name in names}
+        tested = {name for cases in self.by_exposure.values() for _, case in cases for name in case.tested}
+        groups = {name: source.group for name, source in self.resolved.sources.items()}
+        return Trial(
+            suite=SuiteIdentity(suite.name, suite.version, self.resolved.spec.limit, groups, self.resolved.plugins),
+            seed=seed,
+            collector=EvidenceCollector(classifier, cache, splits.train.images[0], self.track),
+            train=splits.train,
+            meta=splits.meta,
+            test=splits.test,
+            exposed={name: split for name, split in splits.exposed.items() if name in exposed},
+            unknown={name: split for name, split in splits.unknown.items() if name in tested},
+            evidence_ms=evidence_ms(classifier, splits.test.images),
+            time_limit=self.resolved.time_limit,
+        )
+
+
+def prepare_run(resolved: ResolvedRun, *, data: str | Path | None, download: bool, track: Track) -> PreparedRun:
+    """Read the data of a run.
+
+    Args:
+        resolved: What is run.
+        data: Folder of the data sets.
+        download: Whether data sets and pretrained weights may be downloaded.
+        track: Shows progress.
+
+    Raises:
+        OodbenchError: Data are not there, or splits share samples.
+    """
+    check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
+    splits = draw_splits(
+        resolved.suite,
+        resolved.sources,
+        data_folder(data),
+        download=download,
+        limit=resolved.spec.limit,
+        skip_missing=resolved.spec.skip_missing,
+        track=track,
+    )
+    for name, looked_for in splits.missing.items():
+        logger.warning("%s is left out: looked for %s.", name, looked_for)
+    return PreparedRun(resolved, splits, track, download)
+
+
+def _jobs_of(detector: SelectedDetector | BrokenDetector, by_exposure: Mapping[tuple[str, ...], Cases]) -> list[Job]:
+    """One job for each exposure, or a single job if the detector is not fitted on exposed samples."""
+    if isinstance(detector, SelectedDetector) and detector.plugin.fitted_on == "exposed":
+        return [Job(0, detector, exposed, tuple(cases)) for exposed, cases in by_exposure.items()]
+    return [Job(0, detector, (), tuple(case for cases in by_exposure.values() for case in cases))]
+
+
+def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
+    """Refuse a classifier whose training diverged, before every detector fails on logits of NaN.
+
+    Raises:
+        OodbenchError: A weight is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in classifier.network.state_dict().values()):
+        raise OodbenchError(
+            f"the training of the classifier {classifier.name} with seed {seed} diverged to weights of NaN or "
+            f"infinity; lower training.learning_rate of the suite {suite.name} from {suite.training.learning_rate}."
+        )

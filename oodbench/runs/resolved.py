@@ -1,0 +1,141 @@
+"""Looks up all names in the specification of a run, once and before any data are read."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oodbench import registry
+from oodbench.classifiers.lookup import find_classifier
+from oodbench.classifiers.spec import ClassifierSpec
+from oodbench.classifiers.weights import weights_file
+from oodbench.datasets.sources import ResolvedSource, resolve_sources
+from oodbench.detectors.selection import BrokenDetector, SelectedDetector, select
+from oodbench.errors import UsageError
+from oodbench.protocols.case import Protocol
+from oodbench.protocols.cases import load_protocols
+from oodbench.registry.isolation import TimeLimit
+from oodbench.runs.spec import RunSpec
+from oodbench.suites.reading import LoadedSuite, read_suite
+from oodbench.suites.schema import PRETRAINED, Suite
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A specification with all its names looked up; the registry and the suite file are not read again.
+
+    Attributes:
+        spec: What was asked for.
+        suite: The suite, with the classifier and data sets that the specification replaces.
+        sources: Its data sets, the known one first.
+        classifier: How the classifier is built.
+        detectors: The detectors.
+        protocols: The protocols by name.
+        seeds: Seeds of the classifier's training.
+        time_limit: How long a detector may take.
+        plugins: Distribution and version of all plugins but detectors, by kind and name.
+    """
+
+    spec: RunSpec
+    suite: LoadedSuite
+    sources: Mapping[str, ResolvedSource]
+    classifier: ClassifierSpec
+    detectors: Sequence[SelectedDetector | BrokenDetector]
+    protocols: Mapping[str, Protocol]
+    seeds: Sequence[int]
+    time_limit: TimeLimit
+    plugins: Mapping[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """What the journal says of the run."""
+        suite = self.suite.suite
+        return {
+            "suite": f"{suite.name} {suite.version}",
+            "classifier": suite.classifier,
+            "weights": suite.weights,
+            "datasets": {name: source.source.adapter for name, source in self.sources.items()},
+            "seeds": list(self.seeds),
+            "detectors": [detector.label for detector in self.detectors],
+            "protocols": list(self.spec.protocols),
+            "limit": self.spec.limit,
+        }
+
+
+def resolve_run(spec: RunSpec, *, ends_process: bool = False) -> ResolvedRun:
+    """Look up all names of a specification, so that a wrong name is refused at once.
+
+    Args:
+        spec: What is run.
+        ends_process: Whether a detector that does not heed its time limit may end this process.
+
+    Raises:
+        UsageError: A name or a parameter is wrong.
+        MissingPrerequisiteError: A file or a package is not there.
+    """
+    for file in spec.plugins:
+        registry.load_file(Path(file))
+    protocols = load_protocols(spec.protocols)
+    suite = _suite(spec)
+    with suite.blamed("classifier"):
+        classifier = find_classifier(suite.suite.classifier, suite.code_folders, suite.suite.input.channels)
+    seeds = _seeds(suite.suite, spec.seeds)
+    if suite.suite.weights is not None and suite.suite.weights != PRETRAINED:
+        with suite.blamed("weights"):
+            for seed in seeds:
+                weights_file(suite.suite.weights, seed)
+    sources = resolve_sources(suite)
+    time_limit = TimeLimit(spec.timeout, ends_process)
+    return ResolvedRun(
+        spec=spec,
+        suite=suite,
+        sources=sources,
+        classifier=classifier,
+        detectors=select(spec.detectors, time_limit),
+        protocols=protocols,
+        seeds=seeds,
+        time_limit=time_limit,
+        plugins=_providers([
+            *(registry.get("protocols", name) for name in protocols),
+            classifier.plugin,
+            suite.plugin,
+            *(source.entry for source in sources.values()),
+        ]),
+    )  # fmt: skip
+
+
+def _providers(entries: Iterable[registry.PluginEntry | None]) -> dict[str, str]:
+    return {
+        f"{entry.kind}/{entry.name}": f"{entry.distribution} {entry.version}".strip()
+        for entry in entries
+        if entry is not None
+    }
+
+
+def _suite(spec: RunSpec) -> LoadedSuite:
+    """The suite with the classifier and the data sets that the specification replaces."""
+    original = read_suite(spec.suite)
+    suite = original.with_classifier(spec.classifier, spec.weights, spec.penultimate)
+    if original.suite.weights is not None and suite.suite.weights is None:
+        logger.warning(
+            "the weights of the suite are those of its own classifier; %s is trained.", suite.suite.classifier
+        )
+    return suite.replacing(spec.replace)
+
+
+def _seeds(suite: Suite, asked_for: Sequence[int] | None) -> list[int]:
+    """The seeds that are asked for, by default the suite's; weights of a single training allow only one.
+
+    Raises:
+        UsageError: Several seeds are asked for, and the weights are of a single training.
+    """
+    if asked_for is None:
+        return [0] if suite.is_one_training and len(suite.seeds) > 1 else list(suite.seeds)
+    if suite.is_one_training and len(asked_for) > 1:
+        raise UsageError(
+            f"the weights {suite.weights} are those of one training, and {len(asked_for)} seeds are asked for; write "
+            "{seed} where the names of several files have the seed, or ask for one seed."
+        )
+    return list(asked_for)

@@ -1,0 +1,90 @@
+"""What decides the numbers of a run, as plain data: the same for the command line, Python, a plan and a worker."""
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from oodbench.errors import UsageError
+from oodbench.suites.schema import MAX_SEED
+
+# No detector can be evaluated on a single sample.
+MIN_LIMIT = 2
+
+
+def _seeds(value: Sequence[int] | None) -> list[int] | None:
+    """The seeds without repetition; calls from Python may pass anything, so all of it is checked."""
+    if value is None:
+        return None
+    try:
+        seeds = list(dict.fromkeys(operator.index(seed) for seed in value))
+    except TypeError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or max(seeds) > MAX_SEED:
+        raise UsageError(f"the seeds are {value!r}; expected one or more whole numbers from 0 to {MAX_SEED}.")
+    return seeds
+
+
+def _limit(value: Any) -> Any:  # noqa: ANN401
+    if value is not None and (not isinstance(value, int) or value < MIN_LIMIT):
+        raise UsageError(f"the limit is {value!r}; expected a whole number from {MIN_LIMIT}, or None.")
+    return value
+
+
+def _timeout(value: Any) -> Any:  # noqa: ANN401
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise UsageError(f"the time limit is {value!r}; expected a number of seconds above 0, or None.")
+    return value
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401
+    """A path as text; anything else unchanged."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _texts(values: Any) -> Any:  # noqa: ANN401
+    """A list of texts: a single item becomes a list, a path its text, and a plugin its name."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        values = [values]
+    return [_text(item) if isinstance(item, Path) else getattr(item, "name", item) for item in values]
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+
+
+class RunSpec(BaseModel):
+    """What is run; its fields are the arguments of ``oodbench.run`` that decide numbers, and are described there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str = "digits"
+    detectors: Texts = ("*",)
+    protocols: Texts = ("*",)
+    seeds: Annotated[tuple[int, ...] | None, BeforeValidator(_seeds)] = None
+    classifier: str | None = None
+    weights: Annotated[str | None, BeforeValidator(_text)] = None
+    penultimate: str | None = None
+    replace: dict[str, str] = {}
+    plugins: Texts = ()
+    limit: Annotated[int | None, BeforeValidator(_limit)] = None
+    skip_missing: bool = False
+    timeout: Annotated[float | None, BeforeValidator(_timeout)] = None
+
+
+def make_spec(values: Mapping[str, object]) -> RunSpec:
+    """Make the specification of a run from arguments or options.
+
+    Args:
+        values: Values by the names of the fields.
+
+    Raises:
+        UsageError: A value cannot be used.
+    """
+    try:
+        return RunSpec.model_validate(values)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where} is {first['input']!r}: {first['msg'].lower()}.") from cause

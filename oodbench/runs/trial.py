@@ -1,0 +1,110 @@
+"""A suite under one seed: its splits and the trained classifier."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oodbench.datasets.splits import Split
+from oodbench.evidence.collector import EvidenceCollector
+from oodbench.registry.isolation import UNLIMITED, TimeLimit
+from oodbench.suites.schema import Group
+
+logger = logging.getLogger(__name__)
+
+# A classifier below this multiple of the accuracy of guessing is warned of.
+HARDLY = 1.5
+
+
+@dataclass(frozen=True)
+class SuiteIdentity:
+    """What records say of the suite of a trial.
+
+    Attributes:
+        name: Name of the suite.
+        version: Its version.
+        limit: How many samples of each split were kept, if not all.
+        groups: The group of each data set.
+        plugins: Distribution and version of all plugins but detectors, by kind and name.
+    """
+
+    name: str
+    version: int
+    limit: int | None
+    groups: Mapping[str, Group]
+    plugins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What detectors are fitted and tested on: the splits of a suite and a classifier that was trained with one seed.
+
+    Attributes:
+        suite: What records say of the suite.
+        seed: The seed of the classifier's training.
+        collector: The trained classifier and its evidence.
+        train: Known samples that the classifier was trained on.
+        meta: Known samples that detectors are fitted on.
+        test: Known samples that detectors are tested on.
+        exposed: Unknown samples that detectors may be fitted on, by data set.
+        unknown: Unknown samples that detectors are tested on, by data set.
+        evidence_ms: Milliseconds for each sample that some parts of the evidence take; None if they were not measured.
+        time_limit: How long a detector may take.
+    """
+
+    suite: SuiteIdentity
+    seed: int
+    collector: EvidenceCollector
+    train: Split
+    meta: Split
+    test: Split
+    exposed: Mapping[str, Split]
+    unknown: Mapping[str, Split]
+    evidence_ms: Callable[[tuple[str, ...]], float | None]
+    time_limit: TimeLimit = UNLIMITED
+
+    def tested(self) -> list[Split]:
+        """All test sets of the run, the known one first."""
+        return [self.test, *self.unknown.values()]
+
+    def scored(self) -> list[Split]:
+        """All splits that detectors score: to choose a threshold, and to be tested."""
+        return [self.meta, *self.exposed.values(), *self.tested()]
+
+    def fitting(self, exposed: Sequence[str]) -> list[Split]:
+        """The known meta split, and the exposed samples of some unknown sets."""
+        return [self.meta, *(self.exposed[name] for name in exposed)]
+
+    def predictions(self, split: Split) -> Tensor:
+        """The predicted classes, int64 (N,)."""
+        return self.collector.evidence(split, ()).predictions
+
+    def wrong(self, split: Split) -> NDArray[np.bool_]:
+        """Whether each sample is wrongly classified or unknown, bool (N,)."""
+        is_wrong: NDArray[np.bool_] = (self.predictions(split) != torch.from_numpy(split.labels)).numpy()
+        return is_wrong
+
+    def collect_evidence(self) -> None:
+        """Collect the evidence of all splits that detectors score, where it was not collected before."""
+        for split in self.scored():
+            self.collector.evidence(split)
+        classes = len(np.unique(self.train.labels))
+        if self.accuracy < HARDLY / classes:
+            logger.warning(
+                "the classifier %s with seed %d is right on %.1f %% of the known test samples of %d classes, which is "
+                "hardly better than chance: train it for more epochs, or look at its weights and input.",
+                self.collector.classifier.name,
+                self.seed,
+                100 * self.accuracy,
+                classes,
+            )
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Accuracy of the classifier on the known test samples."""
+        return float(1 - self.wrong(self.test).mean())

@@ -1,0 +1,210 @@
+"""Reads suites from their files, and applies what a user overrides."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from oodbench import registry
+from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
+from oodbench.suites.mistakes import contradictions, in_our_words, key_at, mistake
+from oodbench.suites.schema import PRETRAINED, Suite, source_of
+
+LARGEST = MIB // 4
+# The time to parse a dotted key grows with the square of the number of its dots.
+MOST_DOTS = 2000
+DEEPEST = 50
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    """A suite, and where its values come from.
+
+    Attributes:
+        suite: The suite, with the user's replacements and overrides applied.
+        asked_for: The name or file that the user typed.
+        file: The file that it was read from.
+        text: Content of that file.
+        plugin: Plugin that registered the suite; None for a file of the user's.
+        replaced: Names of the data sets whose source the user replaced.
+        overridden: Keys whose values the user overrode.
+    """
+
+    suite: Suite
+    asked_for: str
+    file: Path
+    text: str
+    plugin: registry.PluginEntry | None = None
+    replaced: frozenset[str] = frozenset()
+    overridden: frozenset[str] = frozenset()
+
+    @property
+    def code_folders(self) -> list[Path]:
+        """Folders to search for the classifier's code: first the place where its name was given, then the other."""
+        here, beside = Path.cwd(), self.file.parent.absolute()
+        return [here, beside] if "classifier" in self.overridden else [beside, here]
+
+    def replacing(self, replacements: Mapping[str, str]) -> "LoadedSuite":
+        """The suite with some data sets read by another adapter: ``{"cifar10": "imagefolder:PATH"}``.
+
+        Raises:
+            UsageError: The suite has no data set of that name.
+        """
+        suite = self.suite
+        known: str | dict[str, Any] = suite.known
+        unknown = dict(suite.unknown)
+        for name, adapter in replacements.items():
+            if name == suite.known_name:
+                known = {"adapter": adapter, "name": name}
+            elif name in unknown:
+                unknown[name] = {"adapter": adapter, "group": unknown[name].get("group", "-")}
+            else:
+                names = ", ".join([suite.known_name, *unknown])
+                raise UsageError(f"the suite {suite.name} has no data set {name!r} to replace; it has: {names}.")
+        updated = suite.model_copy(update={"known": known, "unknown": unknown})
+        return replace(self, suite=updated, replaced=self.replaced | replacements.keys())
+
+    def with_classifier(self, classifier: str | None, weights: str | None, penultimate: str | None) -> "LoadedSuite":
+        """The suite with another classifier, other weights or another penultimate layer; None keeps the suite's.
+
+        A new classifier does not inherit the suite's weights and penultimate layer: they belong to the old classifier.
+        """
+        options = {"classifier": classifier, "weights": weights, "penultimate": penultimate}
+        changed = {key: value for key, value in options.items() if value is not None or classifier is not None}
+        return replace(self, suite=self.suite.model_copy(update=changed), overridden=self.overridden | changed.keys())
+
+    @contextmanager
+    def blamed(self, *keys: str) -> Iterator[None]:
+        """Add the file, line and key to a UsageError raised inside the context; overridden keys are not in the file."""
+        try:
+            yield
+        except UsageError as error:
+            if keys[0] in self.overridden:
+                raise
+            raise mistake(self.file, self.text, keys, str(error)) from error
+
+    @contextmanager
+    def blamed_source(self, name: str) -> Iterator[None]:
+        """As ``blamed``, for the data set ``name``; if the user replaced it, the error names the replacement."""
+        if name in self.replaced:
+            try:
+                yield
+            except UsageError as error:
+                raise UsageError(f"the replacement of {name}: {error}") from error
+        else:
+            with self.blamed(*(["known"] if name == self.suite.known_name else ["unknown", name])):
+                yield
+
+
+def read_suite(name_or_file: str) -> LoadedSuite:
+    """Read a suite by its registered name or from a TOML file.
+
+    Paths inside a user's own file are relative to that file.
+
+    Raises:
+        UsageError: The name is unknown, or the file is broken; the message names the line and the key.
+        MissingPrerequisiteError: The file does not exist or cannot be read.
+    """
+    if name_or_file.endswith(".toml"):
+        file, plugin = Path(name_or_file), None
+    else:
+        file, plugin = _registered(name_or_file), registry.get("suites", name_or_file)
+    suite, text = _parse(file)
+    return LoadedSuite(suite, name_or_file, file, text, plugin)
+
+
+def _registered(name: str) -> Path:
+    """The file of a registered suite.
+
+    Raises:
+        UsageError: The plugin is not the path of a file.
+    """
+    file = registry.load("suites", name)
+    if not isinstance(file, (str, Path)):
+        raise UsageError(f"the suite {name} is a {type(file).__name__}; expected the path of a TOML file.")
+    return Path(file)
+
+
+def _parse(path: Path) -> tuple[Suite, str]:
+    """The suite in a file, with its paths made absolute, and the text of the file."""
+    try:
+        text = read_limited(path, LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as cause:
+        raise MissingPrerequisiteError(f"the suite file {path} cannot be read: {cause.strerror}.") from cause
+    except UnicodeDecodeError as cause:
+        raise UsageError(f"the suite file {path} is not UTF-8 text.") from cause
+    except UnreadableError as cause:
+        raise UsageError(f"the suite file {path} {cause}; expected a TOML file.") from cause
+    if text.count(".") > MOST_DOTS:
+        raise UsageError(f"the suite file {path} has {text.count('.'):,} dots; expected at most {MOST_DOTS:,}.")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as cause:
+        raise UsageError(f"the suite file {path} is not TOML: {cause}{key_at(text, str(cause))}.") from cause
+    except RecursionError as cause:
+        raise UsageError(f"the suite file {path} is nested too deeply; expected tables of values.") from cause
+    except ValueError as cause:  # a number of more digits than Python converts, or of more bits than TOML has
+        raise UsageError(f"the suite file {path} is not TOML: {cause}.") from cause
+    try:
+        suite = Suite.model_validate(table)
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        # Below `known`, pydantic lists the type that it tried, which is not a key.
+        keys = [str(key) for key in first["loc"]]
+        raise mistake(path, text, keys[:1] if keys[0] == "known" else keys, in_our_words(first)) from cause
+    for keys, message in contradictions(suite):
+        raise mistake(path, text, keys, message)
+    try:
+        _refuse_strange(table)
+    except ValueError as cause:
+        raise UsageError(f"the suite file {path} cannot be used: {cause}.") from cause
+    try:
+        return _with_absolute_paths(suite, path.parent), text
+    except (OSError, RuntimeError, ValueError) as cause:
+        raise UsageError(f"the suite file {path} names a path that is none: {cause}.") from cause
+
+
+def _refuse_strange(value: object, depth: int = 0) -> None:
+    """Refuse values that Python's TOML reader accepts although TOML does not allow them.
+
+    Raises:
+        ValueError: Tables are nested too deeply, a number has more than 64 bits, or a key is not printable.
+    """
+    if depth > DEEPEST:
+        raise ValueError("its tables are nested too deeply")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number has more than 64 bits")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not name.isprintable():
+                raise ValueError(f"the key {name!r} has characters that cannot be printed")
+            _refuse_strange(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_strange(inner, depth + 1)
+
+
+def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
+    """The suite with relative paths of adapters (``imagefolder:images``) and weights resolved against ``folder``."""
+
+    def absolute(name: str, table: dict[str, Any]) -> dict[str, Any]:
+        source = source_of(name, table)
+        if "path" not in source.parameters:
+            return table
+        path = (folder / Path(str(source.parameters["path"])).expanduser()).resolve()
+        if source.adapter == "huggingface" and not path.is_dir():
+            return table  # not a folder, so a name on the Hub
+        named = {"name": table["name"]} if "name" in table else {}
+        return {"adapter": source.adapter, "group": source.group, **named, **source.parameters, "path": str(path)}
+
+    known = {"adapter": suite.known, "name": suite.known_name} if isinstance(suite.known, str) else suite.known
+    unknown = {name: absolute(name, table) for name, table in suite.unknown.items()}
+    weights = suite.weights
+    if weights is not None and weights != PRETRAINED:
+        weights = str((folder / Path(weights).expanduser()).resolve())
+    return suite.model_copy(update={"known": absolute(suite.known_name, known), "unknown": unknown, "weights": weights})

@@ -1,0 +1,202 @@
+"""The adapter of Hugging Face data sets, on small ones that `datasets` itself writes."""
+
+import os
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as Pillow
+
+import oodbench
+from oodbench import registry
+from oodbench.datasets import huggingface
+from oodbench.datasets.adapter import DataMissingError, Request
+from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.suites.reading import read_suite
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    datasets.disable_progress_bars()
+
+
+def pictures(n, seed=0, shape=(9, 9)):
+    random = np.random.default_rng(seed)
+    return [Pillow.fromarray(random.integers(0, 256, shape).astype(np.uint8)) for _ in range(n)]
+
+
+def rows(n, seed=0, shape=(9, 9), names=("cat", "dog")):
+    features = Features({"id": Value("int64"), "img": Image(), "animal": ClassLabel(names=list(names))})
+    table = {"id": range(n), "img": pictures(n, seed, shape), "animal": [i % len(names) for i in range(n)]}
+    return Dataset.from_dict(table, features=features)
+
+
+def read(path, split="test", root="nowhere", download=False, **parameters):
+    request = Request(Path(root), split, download=download)
+    return registry.load("datasets", "huggingface").read(request, {"path": str(path), **parameters})
+
+
+# What it reads
+
+
+def test_splits_labels_and_names_of_the_classes_are_read(tmp_path):
+    DatasetDict({"train": rows(6), "test": rows(4, 1), "validation": rows(2, 2)}).save_to_disk(tmp_path / "pets")
+    for split, n, seed in (("train", 6, 0), ("test", 4, 1)):
+        pool = read(tmp_path / "pets", split)
+        assert (pool.split, pool.classes, len(pool.images)) == (split, ("cat", "dog"), n)
+        assert pool.labels.tolist() == [0, 1] * (n // 2)
+        assert pool.labels.dtype == np.int64
+        for image, picture in zip(pool.images, pictures(n, seed), strict=True):
+            np.testing.assert_array_equal(image, np.asarray(picture))
+
+
+@pytest.mark.parametrize("splits", [None, ["train"], ["test"], ["train", "validation"], ["everything"]])
+def test_one_split_is_the_whole(tmp_path, splits):
+    found = rows(4) if splits is None else DatasetDict({name: rows(4) for name in splits})
+    found.save_to_disk(tmp_path / "pets")
+    pool = read(tmp_path / "pets")
+    assert (pool.split, len(pool.images)) == ("all", 4)
+
+
+def test_colours_and_depths_are_those_of_the_images(tmp_path):
+    wide = Pillow.fromarray(np.array([[0, 255, 256, 65535]], dtype=np.uint16))
+    made = [*pictures(1, shape=(5, 4, 3)), *pictures(1, shape=(2, 2, 4)), wide, Pillow.new("1", (2, 2), 1)]
+    Dataset.from_dict({"image": made}, features=Features({"image": Image()})).save_to_disk(tmp_path / "some")
+    colour, alpha, deep, binary = read(tmp_path / "some").images
+    np.testing.assert_array_equal(colour, np.asarray(made[0]))
+    assert alpha.shape == (2, 2, 3)
+    assert deep.tolist() == [[0, 0, 1, 255]]
+    assert binary.tolist() == [[255, 255], [255, 255]]
+    assert {image.dtype for image in (colour, alpha, deep, binary)} == {np.dtype(np.uint8)}
+
+
+def test_images_are_read_when_they_are_asked_for(tmp_path):
+    made = [{"bytes": b"no image", "path": None}] * 2
+    Dataset.from_dict({"image": made}, features=Features({"image": Image()})).save_to_disk(tmp_path / "broken")
+    pool = read(tmp_path / "broken")
+    assert len(pool.images) == 2
+    with pytest.raises(UsageError, match=r"the image 1 of .*broken cannot be read: .*identify"):
+        pool.images[1]
+
+
+def test_columns_can_be_named(tmp_path):
+    table = {"a": pictures(2), "b": pictures(2, 1), "fine": [5, 3], "coarse": [1, 0], "text": ["x", "y"]}
+    classes = ClassLabel(names=list("abcdef"))
+    kinds = {"a": Image(), "b": Image(), "fine": classes, "coarse": classes, "text": Value("string")}
+    Dataset.from_dict(table, features=Features(kinds)).save_to_disk(tmp_path / "two")
+    pool = read(tmp_path / "two", image="b", label="fine")
+    np.testing.assert_array_equal(pool.images[0], np.asarray(table["b"][0]))
+    assert pool.labels.tolist() == [5, 3]
+    for given, message in {
+        "": "has 2 columns of type Image, a, b; say which by the parameter image",
+        "image=a": "has 2 columns of type ClassLabel, fine, coarse; say which by the parameter label",
+        "image=c": r"has no column 'c' to be the image; it has the columns a \(Image\), ",
+        "image=text,label=fine": "has a column text, which is not of type Image",
+        "image=a,label=text": "the column text of .* holds no classes by number",
+    }.items():
+        parameters = dict(pair.split("=") for pair in given.split(",") if pair)
+        with pytest.raises(UsageError, match=message):
+            read(tmp_path / "two", **parameters)
+
+
+def test_an_unknown_set_needs_no_labels_and_plain_numbers_are_labels(tmp_path):
+    kinds = Features({"image": Image(), "number": Value("int32")})
+    made = Dataset.from_dict({"image": pictures(3), "number": [7, 2, 7]}, features=kinds)
+    made.save_to_disk(tmp_path / "plain")
+    assert read(tmp_path / "plain").labels.tolist() == [0, 0, 0]
+    pool = read(tmp_path / "plain", label="number")
+    assert (pool.labels.tolist(), pool.classes) == ([7, 2, 7], ())
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    DatasetDict({"train": rows(2), "extra": rows(2), "validation": rows(2)}).save_to_disk(tmp_path / "odd")
+    with pytest.raises(UsageError, match="has the splits train, extra, validation; expected train and test, or one"):
+        read(tmp_path / "odd")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UsageError, match=r"photos cannot be read as a data set of Hugging Face: .*save_to_disk wrote"):
+        read(tmp_path / "photos")
+    Dataset.from_dict({"text": ["x"]}).save_to_disk(tmp_path / "words")
+    with pytest.raises(UsageError, match=r"no column of type Image; it has the columns text \(Value\)"):
+        read(tmp_path / "words")
+
+
+# What is not there
+
+
+def test_without_download_the_network_is_left_alone(tmp_path):
+    with pytest.raises(DataMissingError) as error:
+        read("ylecun/mnist", root=tmp_path, config="plain")
+    assert error.value.downloadable
+    kept = tmp_path / "huggingface" / "ylecun--mnist--plain"
+    assert error.value.looked_for == (
+        f"the folder ylecun/mnist, and the folder {kept} with ylecun/mnist from the Hugging Face Hub"
+    )
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataMissingError) as error:
+        read(tmp_path / "no" / "folder", root=tmp_path)
+    assert (error.value.looked_for, error.value.downloadable) == (f"the folder {tmp_path}/no/folder", False)
+
+
+def test_a_download_is_kept_in_the_data_folder_and_no_cache_elsewhere(tmp_path, monkeypatch):
+    """What comes from a folder of files takes the same way as what comes from the Hub, but for the network."""
+    for place in ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(place, str(tmp_path / "elsewhere"))
+    (tmp_path / "files").mkdir()
+    rows(4).to_parquet(tmp_path / "files" / "train.parquet")
+    rows(2, 1).to_parquet(tmp_path / "files" / "test.parquet")
+    kept = tmp_path / "data" / "huggingface" / "my--pets"
+    huggingface._download(str(tmp_path / "files"), None, kept)
+    assert not (tmp_path / "elsewhere").exists()
+    assert os.listdir(kept.parent) == ["my--pets"]
+    pool = read("my/pets", root=tmp_path / "data")
+    assert (pool.split, len(pool.images), pool.classes) == ("test", 2, ("cat", "dog"))
+
+
+def test_a_download_that_fails_leaves_nothing_and_says_why(tmp_path):
+    with pytest.raises(
+        MissingPrerequisiteError, match=r"the download of .*files from the Hugging Face Hub failed: \w+"
+    ):
+        huggingface._download(str(tmp_path / "files"), None, tmp_path / "data" / "kept")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_missing_package_is_a_missing_prerequisite(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingPrerequisiteError, match=r"needs the package datasets; .* 'oodbench\[hub\]'"):
+        read(tmp_path)
+
+
+# In a suite
+
+
+def test_a_run_on_saved_data_sets_with_paths_from_the_suite_file(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    DatasetDict({"train": rows(60), "test": rows(80, 1)}).save_to_disk(tmp_path / "mine" / "pets")
+    rows(40, 2, names=("car",)).save_to_disk(tmp_path / "mine" / "cars")
+    (tmp_path / "mine" / "mine.toml").write_text(
+        'name = "mine"\nversion = 1\nknown = "huggingface:pets"\nseeds = [0]\n[unknown]\n'
+        'cars = { adapter = "huggingface", path = "cars", image = "img", group = "near" }\n'
+        "[input]\nsize = 8\n[training]\nepochs = 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    suite = str(Path("mine") / "mine.toml")
+    (record,) = oodbench.run(suite, "entropy", "unknown-unknowns", out=tmp_path / "out", data=tmp_path / "data")
+    assert record.status == "ok"
+    assert record.datasets["huggingface"].n == 40
+    assert record.datasets["cars"].n == 20
+    assert record.datasets["cars"].adapter == "huggingface:image=img"
+
+
+@pytest.mark.parametrize("name", ["mnist", "ylecun/mnist"])
+def test_a_name_on_the_hub_stays_one_in_a_suite_file(tmp_path, name):
+    file = tmp_path / "mine.toml"
+    table = f'{{ adapter = "huggingface", path = "{name}", config = "plain" }}'
+    file.write_text(f'name = "mine"\nversion = 1\nknown = "huggingface:{name}"\n[unknown]\nother = {table}\n')
+    sources = read_suite(str(file)).suite.sources()
+    assert sources["huggingface"].parameters == {"path": name}
+    assert sources["other"].parameters == {"path": name, "config": "plain"}
+    with pytest.raises(DataMissingError, match=f"huggingface: the folder {name}, and .* `oodbench data fetch"):
+        oodbench.run(str(file), "entropy", out=tmp_path / "out", data=tmp_path / "data")

@@ -1,0 +1,44 @@
+"""The boards in `leaderboards/` hold what they promise; `leaderboard check` says if they follow from their records."""
+
+from pathlib import Path
+
+import pytest
+
+from oodbench import registry
+from oodbench.records.record import Record
+
+PUBLISHED = Path(__file__).parents[2] / "leaderboards"
+
+
+# What no suite can run; a board says why.
+SKIPPED = {"mcm", "weighted-ebo"}
+# They run the classifier themselves, many times slower than all others; on emnist two seeds have to do.
+COSTLY = {"grad-norm", "grad-uncertainty", "gram", "mahalanobis-odin", "mcd", "multi-mahalanobis", "nacue", "odin"}
+
+
+def of(distribution, kind):
+    """Names that stand for plugins of a distribution."""
+    return {name for name, entry in registry.entries(kind).items() if entry.distribution == distribution}
+
+
+@pytest.mark.parametrize("name", ["digits", "emnist"])
+def test_published_boards_have_five_seeds_of_all_detectors_and_protocols(name):
+    files = sorted((PUBLISHED / name / "records").glob("*.json"))
+    records = [Record.model_validate_json(file.read_bytes()) for file in files]
+    assert {record.suite.limit for record in records} == {None}
+    assert {record.detector.name for record in records if record.status == "skipped"} == SKIPPED
+    assert {record.status for record in records if record.detector.name not in SKIPPED} == {"ok"}
+    whole = [record for record in records if record.detector.params.get("layer") is None]
+    ours, theirs = of("oodbench", "detectors"), {one for one in of("pytorch-ood", "detectors") if "/" not in one}
+    assert {record.detector.name for record in whole} == ours | theirs
+    assert {record.protocol for record in whole if record.detector.name in ours} == of("oodbench", "protocols")
+    assert len({record.seed for record in whole}) == 5
+    fewer = COSTLY if name == "emnist" else set()
+    assert {record.seed for record in whole if record.detector.name in fewer} <= {0, 1}
+    expected = 5 * (len(ours) * (1 + 1 + 5 + 4) + len(theirs - fewer) * (1 + 1)) + 2 * len(fewer) * (1 + 1)
+    assert len(whole) == expected
+    assert any(record.detector.params.get("layer") is not None for record in records)
+    text = (PUBLISHED / f"{name}.md").read_text(encoding="utf-8")
+    assert sum(text.count(f"**{outcome}**") for outcome in ("held", "did not hold", "not separable")) == 4
+    assert all(f"{one}, seeds 0, 1, 2, 3, 4: skipped: " in text for one in SKIPPED)
+    assert (PUBLISHED / f"{name}.html").stat().st_size < 1_000_000
