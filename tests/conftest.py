@@ -29,6 +29,17 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_suite(tmp_path_factory) -> str:
+    """A suite whose classifier is trained in no time, for tests that begin with an empty cache."""
+    file = tmp_path_factory.mktemp("suites") / "tiny.toml"
+    file.write_text(
+        'name = "tiny"\nversion = 1\nknown = "digits"\nseeds = [0]\n[unknown]\nnoise = { n = 120 }\n[input]\nsize = 8\n'
+        "[sizes]\ntrain = 120\nmeta = 60\ntest = 60\n[training]\nepochs = 2\n"
+    )
+    return str(file)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     if not os.environ.get("OODBENCH_DATA"):
         pytest.skip("OODBENCH_DATA is not set: the folder of real data is needed (see CONTRIBUTING.md)")

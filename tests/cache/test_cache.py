@@ -11,12 +11,12 @@ import oodbench
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory):
+def filled(tmp_path_factory, tiny_suite):
     """A cache that one run has filled."""
     folder = tmp_path_factory.mktemp("filled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OODBENCH_CACHE", str(folder / "cache"))
-        oodbench.run("digits", ["entropy"], ["known"], [0], limit=40, out=folder / "out")
+        oodbench.run(tiny_suite, ["entropy"], ["known"], [0], out=folder / "out")
     return folder / "cache"
 
 
@@ -76,8 +76,8 @@ def test_gc_removes_the_least_recently_used(cache):
     assert not any(file.exists() for file in cache)
 
 
-def test_a_run_says_that_it_has_used_an_entry(cache, tmp_path):
-    oodbench.run("digits", ["max-logit"], ["known"], [0], limit=40, out=tmp_path / "out")
+def test_a_run_says_that_it_has_used_an_entry(cache, tmp_path, tiny_suite):
+    oodbench.run(tiny_suite, ["max-logit"], ["known"], [0], out=tmp_path / "out")
     assert all(file.stat().st_mtime > 1e9 + len(cache) for file in cache)
 
 

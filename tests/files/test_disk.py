@@ -73,14 +73,14 @@ def test_a_log_on_a_full_disk_costs_no_result(mounted, tmp_path, caplog):
     assert said.startswith(f"the log {disk / 'log.jsonl'} cannot be written: No space left on device")
 
 
-def test_a_full_cache_is_one_sentence_and_made_anew(mounted, tmp_path, monkeypatch):
+def test_a_full_cache_is_one_sentence_and_made_anew(mounted, tmp_path, monkeypatch, tiny_suite):
     disk = mounted("size=100k")
     monkeypatch.setenv("OODBENCH_CACHE", str(disk))
     with pytest.raises(OodbenchError, match=r"cannot be written: No space left on device"):
-        oodbench.run(**RUN, out=tmp_path / "out")
+        oodbench.run(tiny_suite, **RUN, out=tmp_path / "out")
     assert not [file for file in disk.rglob("*") if file.suffix in (".tmp", ".lock")]
     mounted("size=64m", again=True)
-    records = oodbench.run(**RUN, out=tmp_path / "out")
+    records = oodbench.run(tiny_suite, **RUN, out=tmp_path / "out")
     assert [record.status for record in records] == ["ok"] * 4
     assert all(list((disk / kind).glob("*.safetensors")) for kind in KINDS)
 
@@ -113,22 +113,22 @@ def finished_at(records):
     return max(datetime.fromisoformat(record.provenance.created) for record in records)
 
 
-def test_a_clock_that_was_set_back_repeats_and_changes_nothing(tmp_path, monkeypatch):
+def test_a_clock_that_was_set_back_repeats_and_changes_nothing(tmp_path, monkeypatch, tiny_suite):
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
-    oodbench.run(**RUN, out=tmp_path / "out")
+    oodbench.run(tiny_suite, **RUN, out=tmp_path / "out")
     future = time.time() + 365 * 86400
     for file in [*tmp_path.rglob("*")]:
         os.utime(file, (future, future))
     before = {file: file.read_bytes() for file in (tmp_path / "out" / "records").iterdir()}
     everything = numbers(tmp_path / "out")
-    oodbench.run(**RUN, out=tmp_path / "out")
+    oodbench.run(tiny_suite, **RUN, out=tmp_path / "out")
     assert {file: file.read_bytes() for file in (tmp_path / "out" / "records").iterdir()} == before
     # A failed cell is run again, and its new record stands, though it is "older".
     file = next(iter(before))
     failed = json.loads(file.read_text()) | {"status": "failed", "phase": "fit", "error": "e", "scores": None}
     file.write_text(json.dumps(failed | {"results": []}))
     os.utime(file, (future, future))
-    oodbench.run(**RUN, out=tmp_path / "out")
+    oodbench.run(tiny_suite, **RUN, out=tmp_path / "out")
     assert numbers(tmp_path / "out") == everything
 
 

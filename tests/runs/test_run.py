@@ -430,14 +430,14 @@ def test_evidence_is_collected_once_for_all_detectors(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
 @pytest.mark.parametrize("kind", ["weights", "evidence"])
-def test_a_damaged_cache_entry_is_named_and_made_anew(tmp_path, monkeypatch, caplog, kind, damage):
+def test_a_damaged_cache_entry_is_named_and_made_anew(tmp_path, monkeypatch, caplog, tiny_suite, kind, damage):
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
-    (first,) = oodbench.run("digits", ["entropy"], ["known"], [0], out=tmp_path / "a")
+    (first,) = oodbench.run(tiny_suite, ["entropy"], ["known"], [0], out=tmp_path / "a")
     for file in (tmp_path / "cache" / kind).iterdir():
         content = bytearray(file.read_bytes())
         content[len(content) * 3 // 4] ^= 0x40
         file.write_bytes({"cut": content[: len(content) // 2], "flipped": content, "emptied": b""}[damage])
-    (again,) = oodbench.run("digits", ["entropy"], ["known"], [0], out=tmp_path / "b")
+    (again,) = oodbench.run(tiny_suite, ["entropy"], ["known"], [0], out=tmp_path / "b")
     assert again.scores.sha256 == first.scores.sha256
     assert "is damaged" in caplog.text
 
