@@ -31,6 +31,7 @@ def usable_records(folders: Sequence[Path], what: str, *, resample: bool = False
     for rejected in usable.rejected:
         click.echo(f"left out: {rejected}", err=True)
     if usable.limited:
-        click.echo(f"{usable.limited} records of runs with --limit are left out.", err=True)
+        many = "records of runs with --limit are" if usable.limited > 1 else "record of a run with --limit is"
+        click.echo(f"{usable.limited} {many} left out.", err=True)
     usable.require_some(what)
     return usable

@@ -15,10 +15,10 @@ from oodbench.errors import UsageError
 from oodbench.evaluation.bootstrap import RESAMPLED, replicates
 from oodbench.evaluation.influence import unseen
 from oodbench.evaluation.interval import LEVEL
+from oodbench.evaluation.metrics import SMALLER_IS_BETTER
 from oodbench.evaluation.results import AREAS
 from oodbench.records.scored import ScoredRecord
 
-SMALLER_IS_BETTER = ("fpr95_unknown_positive", "fpr95_known_positive", *AREAS)
 Outcome = Literal["better", "worse", "not separable", "not comparable"]
 
 

@@ -16,6 +16,7 @@ from oodbench.classifiers.training import train
 from oodbench.datasets.splits import UNKNOWN_LABEL, Split, Use
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.machine.progress import silent
+from oodbench.runs.spec import RunSpec
 from oodbench.runs.trial import SuiteIdentity, Trial
 from oodbench.suites.schema import Training
 
@@ -70,8 +71,9 @@ def problem() -> Trial:
     network = train(partial(cnn, 1, SIZE, CLASSES), images, labels, TRAINING, SEED, silent)
     classifier = Classifier("cnn", network, content_sha256(network.state_dict()))
     return Trial(
-        suite=SuiteIdentity("conformance", 1, None, {KNOWN: "-", UNKNOWN: "-"}, {}),
+        suite=SuiteIdentity("conformance", 1, {KNOWN: "-", UNKNOWN: "-"}, {}),
         seed=SEED,
+        spec=RunSpec(),
         collector=EvidenceCollector(classifier, NoCache(), train_split.images[0], silent),
         train=train_split,
         meta=_known("meta", 240, 2),

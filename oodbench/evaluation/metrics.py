@@ -6,6 +6,9 @@ from numpy.typing import ArrayLike, NDArray
 Scores = NDArray[np.floating]
 Target = NDArray[np.bool_]
 
+SMALLER_IS_BETTER = ("fpr95_unknown_positive", "fpr95_known_positive", "aurc", "augrc", "ece")
+"""Metrics of which a smaller value is better; of all others a larger one is."""
+
 
 def metrics(scores: Scores, positive: Target, threshold: float | None) -> dict[str, float | None]:
     """All metrics of scores for a target; None where a class is missing.

@@ -8,7 +8,7 @@ import base64
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from oodbench import registry
+from oodbench.detectors.selection import BrokenDetector, SelectedDetector
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, one_line
 from oodbench.execution.coordinator import Assignment, Coordinator, Done, Finished
 from oodbench.execution.environment import environment_fingerprint
@@ -81,7 +82,7 @@ class Dask:
         Raises:
             UsageError: The message names the first such detector.
         """
-        for detector in run.detectors:
+        for detector in _with_inputs(run.detectors):
             entry = registry.find("detectors", detector.name)
             if entry is not None and entry.origin == "process":
                 raise UsageError(
@@ -119,6 +120,16 @@ class Dask:
             finally:
                 transport.end()
         yield from coordinator.results()
+
+
+def _with_inputs(
+    detectors: Iterable[SelectedDetector | BrokenDetector],
+) -> Iterator[SelectedDetector | BrokenDetector]:
+    """Detectors, and those whose scores they work on."""
+    for detector in detectors:
+        yield detector
+        if isinstance(detector, SelectedDetector) and isinstance(detector.inputs, tuple):
+            yield from _with_inputs(detector.inputs)
 
 
 @contextmanager

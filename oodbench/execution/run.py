@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
-from oodbench.errors import UsageError
+from oodbench.errors import OodbenchError, UsageError
 from oodbench.execution.serial import Serial
 from oodbench.files.folders import RESULTS
 from oodbench.journal.events import tell
@@ -13,7 +14,7 @@ from oodbench.journal.writing import journal
 from oodbench.machine.progress import Track, silent
 from oodbench.records.record import Record
 from oodbench.records.store import Rerun, Store
-from oodbench.runs.prepared import prepare_run
+from oodbench.runs.prepared import PreparedRun, prepare_run
 from oodbench.runs.resolved import resolve_run
 from oodbench.runs.settings import Executor, RunSettings
 from oodbench.runs.spec import RunSpec, make_spec
@@ -87,7 +88,8 @@ def run(
             that were run again gave other scores than their finished records. The records of all others are kept.
     """
     arguments = locals()  # among them all fields of the specification
-    spec = make_spec({name: arguments[name] for name in RunSpec.model_fields} | {"replace": replace or {}})
+    _refuse_unregistered(detectors)
+    spec = make_spec({name: arguments[name] for name in RunSpec.model_fields})
     settings = RunSettings(
         executor=find_executor(executor, scheduler=scheduler, workers=workers, resources=resources or {}),
         data=None if data is None else Path(data),
@@ -121,7 +123,23 @@ def execute(spec: RunSpec, settings: RunSettings) -> RunSummary:
     with journal(store.out, settings.log_file, **facts, rerun=settings.rerun, executor=executor.name):
         run = prepare_run(resolved, data=settings.data, download=settings.download, track=settings.track)
         tell("data read", jobs={seed: len(run.jobs(seed)) for seed in run.seeds})
-        return summarize(executor.records(run, store, settings), store)
+        summary = summarize(executor.records(run, store, settings), store)
+    _require_all(run, summary, executor)
+    return summary
+
+
+def _require_all(run: PreparedRun, summary: RunSummary, executor: Executor) -> None:
+    """Refuse to take a part for the whole, whatever an executor does.
+
+    Raises:
+        OodbenchError: Cells have no record, though their seeds did not fail.
+    """
+    cells = sum(len(job.cases) for seed in run.seeds if seed not in summary.failed for job in run.jobs(seed))
+    if len(summary.records) != cells:
+        raise OodbenchError(
+            f"the executor {executor.name} gave {len(summary.records)} records of {cells} cells; expected all of them, "
+            "so run again what is missing."
+        )
 
 
 def find_executor(executor: str | Executor, **options: Any) -> Executor:  # noqa: ANN401
@@ -134,7 +152,7 @@ def find_executor(executor: str | Executor, **options: Any) -> Executor:  # noqa
     Raises:
         UsageError: No executor has this name, or it has no such options.
     """
-    chosen = {name: value for name, value in options.items() if value}
+    chosen = {name: value for name, value in options.items() if value not in (None, {})}
     if executor == "dask":
         from oodbench.execution.dask import Dask
 
@@ -143,6 +161,23 @@ def find_executor(executor: str | Executor, **options: Any) -> Executor:  # noqa
         raise UsageError("scheduler, workers and resources are those of the executor dask; name that, too.")
     if executor == "serial":
         return Serial()
-    if isinstance(executor, str):
-        raise UsageError(f"the executor is {executor!r}; expected one of: {', '.join(EXECUTORS)}.")
+    if isinstance(executor, str | type) or not all(hasattr(executor, name) for name in ("name", "check", "records")):
+        expected = f"{', '.join(EXECUTORS)}, or an object with name, check and records"
+        raise UsageError(f"the executor is {executor!r}; expected one of: {expected}.")
     return executor
+
+
+def _refuse_unregistered(detectors: object) -> None:
+    """Detectors are run by their names, in other processes too, so that a name has to stand for the object.
+
+    Raises:
+        UsageError: Another detector has the name of an object that was given, or none has.
+    """
+    for detector in detectors if isinstance(detectors, list | tuple) else [detectors]:
+        if isinstance(detector, DetectorPlugin):
+            entry = registry.find("detectors", detector.name)
+            if entry is None or entry.load() is not detector:
+                raise UsageError(
+                    f"the detector object named {detector.name!r} is not the one that is registered by that name; give "
+                    "the name that `oodbench list detectors` has for it, or declare it under a name of its own."
+                )

@@ -5,9 +5,10 @@ from statistics import mean, stdev
 
 from oodbench.comparison.compared import ComparedDetector, compared_detectors, detector_identity, detector_labels
 from oodbench.comparison.estimates import Estimate
-from oodbench.comparison.estimator import Estimator
+from oodbench.comparison.estimator import FAILURE, Estimator
 from oodbench.comparison.merging import refuse_conflicts
 from oodbench.comparison.ranking import Rank, ranks, tied_with_best
+from oodbench.evaluation.metrics import SMALLER_IS_BETTER
 from oodbench.evaluation.results import AREAS
 from oodbench.leaderboard.board import Column, Figure, Row, Table
 from oodbench.records.record import Record
@@ -18,14 +19,21 @@ PROTOCOLS = ("known", "unknown-unknowns", "known-unknowns", "leave-one-out")
 UNEXPOSED = "unknown-unknowns"
 PRIMARY = "auroc"
 FAILURE_PRIMARY = "failure_auroc"
+
+
+def _known_column(name: str, metric: str, *, ranks: bool = False) -> Column:
+    ascending = metric.removeprefix(FAILURE) in SMALLER_IS_BETTER
+    return Column(name=name, metric=metric, datasets=(), ranks=ranks, ascending=ascending)
+
+
 KNOWN_COLUMNS = (
-    Column(name="failure AUROC", metric=FAILURE_PRIMARY, datasets=(), ranks=True),
-    Column(name="failure AUPR", metric="failure_aupr_unknown", datasets=()),
-    Column(name="failure FPR95 (wrong positive)", metric="failure_fpr95_unknown_positive", datasets=(), ascending=True),
-    Column(name="meta accuracy", metric="failure_meta_accuracy", datasets=()),
-    Column(name="AURC", metric="aurc", datasets=(), ascending=True),
-    Column(name="AUGRC", metric="augrc", datasets=(), ascending=True),
-    Column(name="ECE", metric="ece", datasets=(), ascending=True),
+    _known_column("failure AUROC", FAILURE_PRIMARY, ranks=True),
+    _known_column("failure AUPR", "failure_aupr_unknown"),
+    _known_column("failure FPR95 (wrong positive)", "failure_fpr95_unknown_positive"),
+    _known_column("meta accuracy", "failure_meta_accuracy"),
+    _known_column("AURC", "aurc"),
+    _known_column("AUGRC", "augrc"),
+    _known_column("ECE", "ece"),
 )
 # A good classifier makes the areas under risk–coverage curves so small that four decimals leave nothing to compare.
 DIGITS, MORE_DIGITS = 4, 6

@@ -105,6 +105,37 @@ def scores_path(scores: str, folder: Path) -> Path:
     return path
 
 
+def own_scores(record: Record, folder: Path) -> dict[str, NDArray[np.floating]]:
+    """The scores of a record's own test sets; its file may hold those of other records, too.
+
+    Args:
+        record: The record.
+        folder: Its results folder.
+
+    Raises:
+        InvalidRecordError: They cannot be read.
+    """
+    if record.scores is None:
+        return {}
+    scores = read_scores(scores_path(record.scores.path, folder))
+    if scores.sha256 != record.scores.sha256:
+        raise InvalidRecordError("the SHA-256 of its scores is not that of the file, so one of them was changed")
+    return {name: scores.sets[name][2] for name in record.datasets if name in scores.sets}
+
+
+def has_same_scores(record: Record, folder: Path, other: Record, other_folder: Path) -> bool:
+    """Whether two records of a cell are of the same scores, in whichever files."""
+    if record.scores == other.scores:
+        return True
+    if record.scores is None or other.scores is None:
+        return False
+    try:
+        mine, theirs = own_scores(record, folder), own_scores(other, other_folder)
+    except InvalidRecordError:
+        return False
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
 def read_score_table(path: Path) -> tuple[pa.Table, str]:
     """The columns ``COLUMNS`` of a file of scores, and the SHA-256 of the file.
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,14 @@ import pyarrow.compute as pc
 
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.files.folders import RESULTS
-from oodbench.records.files import InvalidRecordError, parse_record, read_score_table, record_files, scores_path
+from oodbench.records.files import (
+    InvalidRecordError,
+    has_same_scores,
+    parse_record,
+    read_score_table,
+    record_files,
+    scores_path,
+)
 from oodbench.records.record import Record
 from oodbench.records.scored import Rejected
 
@@ -46,7 +54,7 @@ COLUMNS = pa.schema([
 """Columns of ``Results.to_arrow``, named as in records; ``parameters`` are those of the detector, as JSON."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """The records of some results folders.
 
@@ -59,6 +67,9 @@ class Results:
     records: Sequence[Record]
     rejected: Sequence[Rejected]
     folders: dict[str, Path]
+
+    def __repr__(self) -> str:
+        return f"<Results: {len(self.records)} records, {len(self.rejected)} files rejected>"
 
     def scores(self, record: Record) -> pa.Table:
         """Read the per-sample scores of a record.
@@ -73,6 +84,8 @@ class Results:
         Raises:
             UsageError: The record has no scores, or their file was changed.
         """
+        if not isinstance(record, Record) or record.cell_id not in self.folders:
+            raise UsageError("scores are those of one of these results' records.")
         if record.scores is None:
             raise UsageError(f"the record {record.cell_id} is of a cell that {record.status}, and has no scores.")
         folder = self.folders[record.cell_id]
@@ -117,11 +130,12 @@ def read_results(*folders: str | Path) -> Results:
 
     Raises:
         MissingPrerequisiteError: A folder holds no records.
+        UsageError: An argument is no path.
     """
     records: dict[str, Record] = {}
     places: dict[str, Path] = {}
     rejected = []
-    for folder in map(Path, folders or (RESULTS,)):
+    for folder in map(_folder, folders or (RESULTS,)):
         for file in record_files(folder):
             try:
                 record = parse_record(file)
@@ -129,9 +143,16 @@ def read_results(*folders: str | Path) -> Results:
             except InvalidRecordError as error:
                 rejected.append(Rejected(file, str(error)))
             else:
-                records.setdefault(record.cell_id, record)
-                places.setdefault(record.cell_id, folder)
+                earlier = records.get(record.cell_id)
+                if earlier is None or earlier.scores is None:
+                    records[record.cell_id], places[record.cell_id] = record, folder
     return Results(list(records.values()), rejected, places)
+
+
+def _folder(given: object) -> Path:
+    if not isinstance(given, str | PathLike):
+        raise UsageError(f"the results folder is {given!r}; expected a path, and several as arguments of their own.")
+    return Path(given)
 
 
 def _refuse_other(record: Record, file: Path, records: dict[str, Record], places: dict[str, Path]) -> None:
@@ -139,8 +160,9 @@ def _refuse_other(record: Record, file: Path, records: dict[str, Record], places
     if file.stem != record.cell_id:
         raise InvalidRecordError(f"its cell_id is {record.cell_id}, which is not its name")
     earlier = records.get(record.cell_id)
-    hashes = {known.scores.sha256 for known in (record, earlier) if known is not None and known.scores is not None}
-    if len(hashes) > 1:
+    if earlier is None or record.scores is None or earlier.scores is None:
+        return
+    if not has_same_scores(record, file.parents[1], earlier, places[record.cell_id]):
         raise InvalidRecordError(f"its cell is already there from {places[record.cell_id]}, with other scores")
 
 

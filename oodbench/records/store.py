@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from oodbench.errors import UsageError
 from oodbench.files.atomic import check_folder, remove_orphans, write_atomically
 from oodbench.files.bounded_io import UnreadableError, read_limited
 from oodbench.files.locks import exclusively
 from oodbench.journal.events import tell
-from oodbench.records.files import LARGEST_SCORES, InvalidRecordError, parse_record, read_scores, scores_path
+from oodbench.records.files import LARGEST_SCORES, InvalidRecordError, has_same_scores, parse_record, scores_path
 from oodbench.records.record import Record, RecordedScores
 
 logger = logging.getLogger(__name__)
@@ -153,20 +151,7 @@ class Store:
 
     def _has_same_scores(self, record: Record, kept: Record) -> bool:
         """Whether two records of a cell have the same scores; their files may differ in scores of other cells."""
-        if record.status != kept.status or record.scores == kept.scores:
-            return record.status == kept.status
-        try:
-            ours, theirs = self._scores_of(record), self._scores_of(kept)
-        except InvalidRecordError:
-            return False
-        return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
-
-    def _scores_of(self, record: Record) -> dict[str, NDArray[np.floating]]:
-        """The scores of a record's own test sets."""
-        if record.scores is None:
-            return {}
-        sets = read_scores(scores_path(record.scores.path, self.out)).sets
-        return {name: sets[name][2] for name in record.datasets if name in sets}
+        return record.status == kept.status and has_same_scores(record, self.out, kept, self.out)
 
     def _has(self, scores: RecordedScores) -> bool:
         try:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from oodbench.evaluation.results import CALIBRATED, Memo, Metric, Result, results
 from oodbench.machine.progress import Track, silent
 from oodbench.records.files import InvalidRecordError, ScoreSets, parse_record, record_files, scores_path
@@ -41,12 +43,18 @@ def read_verified(
             rejected.append(Rejected(file, str(error)))
         else:
             kept = by_cell.setdefault(scored.record.cell_id, scored)
-            mine, theirs = scored.record.scores, kept.record.scores
-            if mine is not None and theirs is None:
+            if scored.samples and not kept.samples:
                 by_cell[scored.record.cell_id] = scored
-            elif mine is not None and theirs is not None and mine.sha256 != theirs.sha256:
+            elif scored.samples and not _is_same(scored, kept):
                 rejected.append(Rejected(file, f"its cell is already there from {kept.file}, with other scores"))
     return list(by_cell.values()), rejected
+
+
+def _is_same(scored: ScoredRecord, other: ScoredRecord) -> bool:
+    """Whether two records of a cell are of the same scores, in whichever files."""
+    return scored.samples.keys() == other.samples.keys() and all(
+        np.array_equal(samples.scores, other.samples[name].scores) for name, samples in scored.samples.items()
+    )
 
 
 def _by_seed(files: list[Path]) -> list[Path]:

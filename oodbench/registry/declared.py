@@ -15,6 +15,11 @@ from oodbench.registry.installed import installed
 _declared: dict[tuple[Kind, str], PluginEntry] = {}
 
 
+def find_declared(kind: Kind, name: str) -> PluginEntry | None:
+    """The plugin of exactly this name that this process has declared, if there is one."""
+    return _declared.get((kind, name))
+
+
 def declared(kind: Kind) -> dict[str, PluginEntry]:
     """The plugins of a kind that are declared in this process, by name."""
     return {name: entry for (of_kind, name), entry in _declared.items() if of_kind == kind}

@@ -5,7 +5,7 @@ import fnmatch
 from typing import Any
 
 from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, UnusableNameError, UsageError, described
-from oodbench.registry.declared import declared
+from oodbench.registry.declared import declared, find_declared
 from oodbench.registry.entry import Kind, PluginEntry, singular
 from oodbench.registry.installed import installed
 
@@ -20,7 +20,7 @@ def entries(kind: Kind) -> dict[str, PluginEntry]:
 
 def find(kind: Kind, name: str) -> PluginEntry | None:
     """The plugin of exactly that name; None if there is no such plugin."""
-    return installed(kind).get(name) or declared(kind).get(name)
+    return installed(kind).get(name) or find_declared(kind, name)
 
 
 def get(kind: Kind, name: str) -> PluginEntry:

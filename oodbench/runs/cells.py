@@ -193,7 +193,7 @@ def _make_pending_record(trial: Trial, detector: RecordedDetector, protocol: str
     for split in [trial.train, *trial.fitting(case.exposed)]:
         datasets[f"{split.dataset} ({split.use})"] = _describe_dataset(trial, split)
     fields: dict[str, Any] = {
-        "suite": RecordedSuite(name=trial.suite.name, version=trial.suite.version, limit=trial.suite.limit),
+        "suite": RecordedSuite(name=trial.suite.name, version=trial.suite.version, limit=trial.spec.limit),
         "protocol": protocol,
         "exposed": list(case.exposed),
         "seed": trial.seed,

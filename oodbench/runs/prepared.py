@@ -88,7 +88,7 @@ class PreparedRun:
         tested = {name for cases in self.by_exposure.values() for _, case in cases for name in case.tested}
         groups = {name: source.group for name, source in self.resolved.sources.items()}
         return Trial(
-            suite=SuiteIdentity(suite.name, suite.version, self.resolved.spec.limit, groups, self.resolved.plugins),
+            suite=SuiteIdentity(suite.name, suite.version, groups, self.resolved.plugins),
             seed=seed,
             collector=EvidenceCollector(classifier, cache, splits.train.images[0], self.track),
             train=splits.train,
@@ -97,6 +97,7 @@ class PreparedRun:
             exposed={name: split for name, split in splits.exposed.items() if name in exposed},
             unknown={name: split for name, split in splits.unknown.items() if name in tested},
             evidence_ms=evidence_ms(classifier, splits.test.images),
+            spec=self.resolved.spec,
             time_limit=self.resolved.time_limit,
         )
 

@@ -1,7 +1,9 @@
 """What decides the numbers of a run, as plain data: the same for the command line, Python, a plan and a worker."""
 
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,15 +30,27 @@ def _seeds(value: Sequence[int] | None) -> list[int] | None:
 
 
 def _limit(value: Any) -> Any:  # noqa: ANN401
-    if value is not None and (not isinstance(value, int) or value < MIN_LIMIT):
+    if value is None:
+        return None
+    try:
+        limit = operator.index(value)
+    except TypeError:
+        limit = 0
+    if limit < MIN_LIMIT:
         raise UsageError(f"the limit is {value!r}; expected a whole number from {MIN_LIMIT}, or None.")
-    return value
+    return limit
 
 
 def _timeout(value: Any) -> Any:  # noqa: ANN401
-    if value is not None and not (isinstance(value, int | float) and value > 0):
+    if value is None:
+        return None
+    try:
+        seconds = float(value) if isinstance(value, Real) else 0.0
+    except OverflowError:
+        seconds = math.inf
+    if not seconds > 0:
         raise UsageError(f"the time limit is {value!r}; expected a number of seconds above 0, or None.")
-    return value
+    return seconds
 
 
 def _text(value: Any) -> Any:  # noqa: ANN401
@@ -46,9 +60,19 @@ def _text(value: Any) -> Any:  # noqa: ANN401
 
 def _texts(values: Any) -> Any:  # noqa: ANN401
     """A list of texts: a single item becomes a list, a path its text, and a plugin its name."""
+    if values is None:
+        return None
     if isinstance(values, str) or not isinstance(values, Iterable):
         values = [values]
     return [_text(item) if isinstance(item, Path) else getattr(item, "name", item) for item in values]
+
+
+def _replacements(values: Any) -> Any:  # noqa: ANN401
+    """Adapters by data set, from a mapping or pairs; None stands for none."""
+    try:
+        return {str(name): _text(adapter) for name, adapter in dict(values or {}).items()}
+    except (TypeError, ValueError) as cause:
+        raise UsageError(f"replace is {values!r}; expected adapters by data set.") from cause
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
@@ -66,10 +90,10 @@ class RunSpec(BaseModel):
     classifier: str | None = None
     weights: Annotated[str | None, BeforeValidator(_text)] = None
     penultimate: str | None = None
-    replace: dict[str, str] = {}
+    replace: Annotated[dict[str, str], BeforeValidator(_replacements)] = {}
     plugins: Texts = ()
     limit: Annotated[int | None, BeforeValidator(_limit)] = None
-    skip_missing: bool = False
+    skip_missing: Annotated[bool, BeforeValidator(bool)] = False
     timeout: Annotated[float | None, BeforeValidator(_timeout)] = None
 
 

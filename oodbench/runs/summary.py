@@ -32,6 +32,7 @@ class RunSummary:
 
     records: Sequence[Record]
     problem: OodbenchError | None
+    failed: frozenset[int] = frozenset()
 
 
 def summarize(results: Iterable[Record | SeedFailed], store: Store) -> RunSummary:

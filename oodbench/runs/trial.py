@@ -13,6 +13,7 @@ from torch import Tensor
 from oodbench.datasets.splits import Split
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.registry.isolation import UNLIMITED, TimeLimit
+from oodbench.runs.spec import RunSpec
 from oodbench.suites.schema import Group
 
 logger = logging.getLogger(__name__)
@@ -28,14 +29,12 @@ class SuiteIdentity:
     Attributes:
         name: Name of the suite.
         version: Its version.
-        limit: How many samples of each split were kept, if not all.
         groups: The group of each data set.
         plugins: Distribution and version of all plugins but detectors, by kind and name.
     """
 
     name: str
     version: int
-    limit: int | None
     groups: Mapping[str, Group]
     plugins: Mapping[str, str]
 
@@ -47,6 +46,7 @@ class Trial:
     Attributes:
         suite: What records say of the suite.
         seed: The seed of the classifier's training.
+        spec: What is run.
         collector: The trained classifier and its evidence.
         train: Known samples that the classifier was trained on.
         meta: Known samples that detectors are fitted on.
@@ -59,6 +59,7 @@ class Trial:
 
     suite: SuiteIdentity
     seed: int
+    spec: RunSpec
     collector: EvidenceCollector
     train: Split
     meta: Split

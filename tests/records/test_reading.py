@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import oodbench
 from oodbench.errors import MissingPrerequisiteError, UsageError
+from oodbench.records.verification import read_verified
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,25 @@ def test_a_cell_that_several_folders_have_is_read_once_and_told_where_its_scores
     differing = oodbench.read_results(folder, tmp_path / "copy")
     assert [rejected.file for rejected in differing.rejected] == [file]
     assert "with other scores" in differing.rejected[0].reason
+
+
+def test_a_cell_of_two_requests_has_the_same_scores_in_other_files(folder, tmp_path):
+    """The file of scores holds all test sets of a run, so that its hash differs with what else was asked for."""
+    oodbench.run("digits", ["entropy"], ["known"], [0], limit=60, out=tmp_path / "fewer")
+    results = oodbench.read_results(folder, tmp_path / "fewer")
+    assert not results.rejected
+    assert len(results.records) == len(oodbench.read_results(folder).records)
+    verified, rejected = read_verified([folder, tmp_path / "fewer"], resample=False)
+    assert not rejected
+    assert len(verified) == len(results.records)
+
+
+def test_what_is_no_folder_or_no_record_is_one_sentence(folder):
+    with pytest.raises(UsageError, match="several as arguments of their own"):
+        oodbench.read_results([folder, folder])
+    with pytest.raises(UsageError, match="one of these results' records"):
+        oodbench.read_results(folder).scores("entropy")
+    assert len(repr(oodbench.read_results(folder))) < 80
 
 
 def test_a_folder_without_records_is_one_sentence(tmp_path):

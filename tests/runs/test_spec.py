@@ -4,12 +4,13 @@ import inspect
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import oodbench
 from oodbench.cli.options import settings_of, spec_of
 from oodbench.cli.run import command
-from oodbench.errors import UsageError
+from oodbench.errors import OodbenchError, UsageError
 from oodbench.execution.serial import Serial
 from oodbench.machine.progress import silent
 from oodbench.runs.settings import RunSettings
@@ -71,10 +72,69 @@ def test_a_specification_is_the_same_behind_json():
         ({"limit": "many"}, "the limit is 'many'"),
         ({"timeout": 0}, "the time limit is 0"),
         ({"classifier": 3}, "classifier is 3"),
-        ({"detectors": None}, "detectors.0 is None"),
+        ({"detectors": None}, "detectors is None"),
         ({"seed": 3}, "seed"),
+        ({"timeout": "2"}, "the time limit is '2'"),
+        ({"replace": 3}, "replace is 3"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(given, words):
     with pytest.raises(UsageError, match=words):
         make_spec(given)
+
+
+def test_whatever_stands_for_a_number_a_path_or_a_mapping_is_taken():
+    spec = make_spec(
+        {
+            "seeds": np.arange(2),
+            "limit": np.int64(60),
+            "timeout": np.int64(20),
+            "replace": [("noise", Path("imagefolder:x"))],
+            "skip_missing": None,
+        }
+    )
+    assert (spec.seeds, spec.limit, spec.timeout, spec.skip_missing) == ((0, 1), 60, 20.0, False)
+    assert spec.replace == {"noise": "imagefolder:x"}
+
+
+class Nothing:
+    """An executor that does nothing."""
+
+    name = "nothing"
+
+    def check(self, run):
+        pass
+
+    def records(self, run, store, settings):
+        return iter(())
+
+
+@pytest.mark.parametrize("executor", [None, 3, ["serial"], Nothing, object(), "slurm"])
+def test_what_is_no_executor_is_one_sentence(executor):
+    with pytest.raises(UsageError, match=r"the executor is .*; expected one of: serial, dask, or an object"):
+        oodbench.run(executor=executor)
+
+
+def test_an_executor_that_leaves_cells_out_is_no_success(tiny_suite, tmp_path):
+    with pytest.raises(OodbenchError, match="the executor nothing gave 0 records of 1 cells"):
+        oodbench.run(tiny_suite, "entropy", "known", executor=Nothing(), out=tmp_path)
+
+
+def test_a_detector_object_is_run_only_if_its_name_stands_for_it(tiny_suite, tmp_path):
+    from oodbench.detectors.logits import entropy
+    from oodbench.detectors.pytorch_ood import entropy as theirs
+
+    (record,) = oodbench.run(tiny_suite, entropy, "known", out=tmp_path)
+    assert record.detector.distribution == "oodbench"
+    with pytest.raises(UsageError, match="'entropy' is not the one that is registered by that name"):
+        oodbench.run(tiny_suite, [theirs], "known", out=tmp_path)
+
+
+def test_dask_refuses_what_other_processes_cannot_load_also_among_inputs(tiny_suite, tmp_path):
+    @oodbench.detector("max-own", needs="logits")
+    def own(logits):
+        return logits.amax(dim=1)
+
+    for detector in ("max-own", own, "meta:inputs=max-*", "meta:inputs=max-own+entropy"):
+        with pytest.raises(UsageError, match="the detector max-own is known to this process alone"):
+            oodbench.run(tiny_suite, detector, "known", executor="dask", out=tmp_path)
