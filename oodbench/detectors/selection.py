@@ -75,7 +75,7 @@ class SelectedDetector:
         """Its name with the parameters that were given."""
         return _label(self.name, self.given)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A key that is equal for the same detector with the same parameters."""
         return json.dumps([self.name, plain(self.parameters(seed=0), f"a parameter of {self.name}")], sort_keys=True)
