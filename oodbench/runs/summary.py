@@ -27,6 +27,7 @@ class RunSummary:
 
     Attributes:
         records: The records, one for each cell.
+        failed: The seeds that failed.
         problem: What is missing or in conflict, as an error to be raised; None if the run is complete.
     """
 
@@ -45,7 +46,11 @@ def summarize(results: Iterable[Record | SeedFailed], store: Store) -> RunSummar
     failed = [result for result in all_results if isinstance(result, SeedFailed)]
     if failed and len(failed) == len(all_results):
         raise failed[0].error
-    return RunSummary([result for result in all_results if isinstance(result, Record)], _problem(failed, store))
+    return RunSummary(
+        [result for result in all_results if isinstance(result, Record)],
+        _problem(failed, store),
+        frozenset(seed.seed for seed in failed),
+    )
 
 
 def _problem(failed: Sequence[SeedFailed], store: Store) -> OodbenchError | None:
