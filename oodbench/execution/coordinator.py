@@ -97,10 +97,15 @@ class Coordinator:
     Args:
         jobs: The jobs of each seed.
         store: The results folder.
+
+    Attributes:
+        queue: The tasks that are not under way.
+        total: How many steps there are at the most.
     """
 
     def __init__(self, jobs: Mapping[int, Sequence[Job]], store: Store) -> None:
         self.queue = WorkQueue(jobs)
+        self.total = sum(len(of_seed) + 2 for of_seed in jobs.values())
         self._jobs = jobs
         self._store = store
         self._records: dict[tuple[int, int], Sequence[Record]] = {}

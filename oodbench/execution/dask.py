@@ -104,13 +104,11 @@ class Dask:
             folder=str(Path.cwd()),
             environment=environment_fingerprint(run),
         )
-        jobs = {seed: run.jobs(seed) for seed in run.seeds}
-        coordinator = Coordinator(jobs, store)
-        total = sum(len(of_seed) + 2 for of_seed in jobs.values())
+        coordinator = Coordinator(run.all_jobs, store)
         with _connected(self) as client:
             transport = _Transport(self, client, setup, coordinator, store)
             try:
-                for _ in run.track(coordinator.steps(transport), total, "classifiers and detectors"):
+                for _ in run.track(coordinator.steps(transport), coordinator.total, "classifiers and detectors"):
                     pass
             except OSError as cause:
                 raise OodbenchError(

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import OodbenchError, UsageError
 from oodbench.execution.serial import Serial
@@ -88,7 +87,6 @@ def run(
             that were run again gave other scores than their finished records. The records of all others are kept.
     """
     arguments = locals()  # among them all fields of the specification
-    _refuse_unregistered(detectors)
     spec = make_spec({name: arguments[name] for name in RunSpec.model_fields})
     settings = RunSettings(
         executor=find_executor(executor, scheduler=scheduler, workers=workers, resources=resources or {}),
@@ -122,10 +120,10 @@ def execute(spec: RunSpec, settings: RunSettings) -> RunSummary:
     facts = resolved.facts()
     with journal(store.out, settings.log_file, **facts, rerun=settings.rerun, executor=executor.name):
         run = prepare_run(resolved, data=settings.data, download=settings.download, track=settings.track)
-        tell("data read", jobs={seed: len(run.jobs(seed)) for seed in run.seeds})
+        tell("data read", jobs={seed: len(jobs) for seed, jobs in run.all_jobs.items()})
         summary = summarize(executor.records(run, store, settings), store)
-    _require_all(run, summary, executor)
-    return summary
+        _require_all(run, summary, executor)
+        return summary
 
 
 def _require_all(run: PreparedRun, summary: RunSummary, executor: Executor) -> None:
@@ -134,7 +132,7 @@ def _require_all(run: PreparedRun, summary: RunSummary, executor: Executor) -> N
     Raises:
         OodbenchError: Cells have no record, though their seeds did not fail.
     """
-    cells = sum(len(job.cases) for seed in run.seeds if seed not in summary.failed for job in run.jobs(seed))
+    cells = sum(len(job.cases) for seed, jobs in run.all_jobs.items() if seed not in summary.failed for job in jobs)
     if len(summary.records) != cells:
         raise OodbenchError(
             f"the executor {executor.name} gave {len(summary.records)} records of {cells} cells; expected all of them, "
@@ -165,19 +163,3 @@ def find_executor(executor: str | Executor, **options: Any) -> Executor:  # noqa
         expected = f"{', '.join(EXECUTORS)}, or an object with name, check and records"
         raise UsageError(f"the executor is {executor!r}; expected one of: {expected}.")
     return executor
-
-
-def _refuse_unregistered(detectors: object) -> None:
-    """Detectors are run by their names, in other processes too, so that a name has to stand for the object.
-
-    Raises:
-        UsageError: Another detector has the name of an object that was given, or none has.
-    """
-    for detector in detectors if isinstance(detectors, list | tuple) else [detectors]:
-        if isinstance(detector, DetectorPlugin):
-            entry = registry.find("detectors", detector.name)
-            if entry is None or entry.load() is not detector:
-                raise UsageError(
-                    f"the detector object named {detector.name!r} is not the one that is registered by that name; give "
-                    "the name that `oodbench list detectors` has for it, or declare it under a name of its own."
-                )

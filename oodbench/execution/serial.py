@@ -32,7 +32,7 @@ class Serial:
 
     def records(self, run: PreparedRun, store: Store, settings: RunSettings) -> Iterator[Record | SeedFailed]:
         """The records of all jobs, seed by seed; finished cells are not run again."""
-        return run_serially(run, store, {seed: run.jobs(seed) for seed in run.seeds})
+        return run_serially(run, store, run.all_jobs)
 
 
 def run_serially(run: PreparedRun, store: Store, jobs: Mapping[int, Sequence[Job]]) -> Iterator[Record | SeedFailed]:
@@ -47,10 +47,11 @@ def run_serially(run: PreparedRun, store: Store, jobs: Mapping[int, Sequence[Job
         jobs: The jobs of each seed.
     """
     coordinator = Coordinator(jobs, store)
-    total = sum(len(of_seed) + 2 for of_seed in jobs.values())
     worker = Worker(run, jobs)
     try:
-        for _ in run.track(coordinator.steps(_InProcess(worker, store)), total, "classifiers and detectors"):
+        for _ in run.track(
+            coordinator.steps(_InProcess(worker, store)), coordinator.total, "classifiers and detectors"
+        ):
             pass
     finally:
         worker.close()

@@ -71,7 +71,7 @@ def make_worker(setup: WorkerSetup) -> Worker:
     run = prepare_run(resolved, data=setup.data, download=False, track=silent)
     _compare(setup.environment, environment_fingerprint(run))
     run = replace(run, download=setup.download)
-    return Worker(run, {seed: run.jobs(seed) for seed in run.seeds})
+    return Worker(run, run.all_jobs)
 
 
 def answer(worker: Worker, request: WorkRequest) -> WorkAnswer:

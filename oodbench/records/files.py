@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -105,22 +106,24 @@ def scores_path(scores: str, folder: Path) -> Path:
     return path
 
 
-def own_scores(record: Record, folder: Path) -> dict[str, NDArray[np.floating]]:
+def read_own_scores(record: Record, folder: Path) -> pa.Table:
     """The scores of a record's own test sets; its file may hold those of other records, too.
 
     Args:
-        record: The record.
+        record: A record with scores.
         folder: Its results folder.
 
     Raises:
-        InvalidRecordError: They cannot be read.
+        InvalidRecordError: They cannot be read, or are not those that the record names.
     """
-    if record.scores is None:
-        return {}
-    scores = read_scores(scores_path(record.scores.path, folder))
-    if scores.sha256 != record.scores.sha256:
-        raise InvalidRecordError("the SHA-256 of its scores is not that of the file, so one of them was changed")
-    return {name: scores.sets[name][2] for name in record.datasets if name in scores.sets}
+    assert record.scores is not None
+    table, sha256 = read_score_table(scores_path(record.scores.path, folder))
+    if sha256 != record.scores.sha256:
+        raise InvalidRecordError(
+            f"its scores have the SHA-256 {sha256[:16]}…; expected {record.scores.sha256[:16]}…, so they were changed"
+        )
+    own = pc.is_in(table["dataset"].cast(pa.string()), value_set=pa.array(list(record.datasets)))
+    return table.filter(own)
 
 
 def has_same_scores(record: Record, folder: Path, other: Record, other_folder: Path) -> bool:
@@ -130,10 +133,19 @@ def has_same_scores(record: Record, folder: Path, other: Record, other_folder: P
     if record.scores is None or other.scores is None:
         return False
     try:
-        mine, theirs = own_scores(record, folder), own_scores(other, other_folder)
+        mine, theirs = (
+            _by_set(read_own_scores(owner, of_owner)) for owner, of_owner in ((record, folder), (other, other_folder))
+        )
     except InvalidRecordError:
         return False
     return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def _by_set(table: pa.Table) -> dict[str, NDArray[np.floating]]:
+    """The scores (n,) of each test set of a table."""
+    names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
+    scores = table["score"].to_numpy()
+    return {name: scores[names == name] for name in dict.fromkeys(names)}
 
 
 def read_score_table(path: Path) -> tuple[pa.Table, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.files.folders import RESULTS
@@ -16,9 +15,8 @@ from oodbench.records.files import (
     InvalidRecordError,
     has_same_scores,
     parse_record,
-    read_score_table,
+    read_own_scores,
     record_files,
-    scores_path,
 )
 from oodbench.records.record import Record
 from oodbench.records.scored import Rejected
@@ -90,16 +88,9 @@ class Results:
             raise UsageError(f"the record {record.cell_id} is of a cell that {record.status}, and has no scores.")
         folder = self.folders[record.cell_id]
         try:
-            table, sha256 = read_score_table(scores_path(record.scores.path, folder))
+            return read_own_scores(record, folder)
         except InvalidRecordError as cause:
             raise UsageError(f"the record {record.cell_id} in {folder}: {cause}.") from cause
-        if sha256 != record.scores.sha256:
-            raise UsageError(
-                f"the scores of the record {record.cell_id} in {folder} have the SHA-256 {sha256[:16]}…; expected "
-                f"{record.scores.sha256[:16]}…, so they were changed."
-            )
-        own = pc.is_in(table["dataset"].cast(pa.string()), value_set=pa.array(list(record.datasets)))
-        return table.filter(own)
 
     def to_arrow(self) -> pa.Table:
         """A row for each record × data set × metric, with the columns ``COLUMNS``; none for cells without results."""

@@ -107,7 +107,8 @@ class Store:
         """
         kept = self._kept(record.cell_id)
         if kept is not None and kept.status == "ok":
-            if not self._has_same_scores(record, kept):
+            # Their files may differ in scores of other cells.
+            if record.status != kept.status or not has_same_scores(record, self.out, kept, self.out):
                 self.conflicts.append(record.cell_id)
             tell("record confirmed", cell_id=record.cell_id, conflicts=record.cell_id in self.conflicts)
             return kept
@@ -148,10 +149,6 @@ class Store:
             logger.warning("the record %s has another cell_id or lacks its scores; its cell is run again.", file)
             return None
         return record
-
-    def _has_same_scores(self, record: Record, kept: Record) -> bool:
-        """Whether two records of a cell have the same scores; their files may differ in scores of other cells."""
-        return record.status == kept.status and has_same_scores(record, self.out, kept, self.out)
 
     def _has(self, scores: RecordedScores) -> bool:
         try:

@@ -68,9 +68,14 @@ class PreparedRun:
         """The jobs of any seed: one for each detector and exposure that changes it."""
         return [job for detector in self.resolved.detectors for job in _jobs_of(detector, self.by_exposure)]
 
-    def jobs(self, seed: int) -> list[Job]:
+    @cached_property
+    def all_jobs(self) -> Mapping[int, Sequence[Job]]:
+        """The jobs of each seed."""
+        return {seed: [replace(job, seed=seed) for job in self._jobs] for seed in self.seeds}
+
+    def jobs(self, seed: int) -> Sequence[Job]:
         """The jobs of a seed."""
-        return [replace(job, seed=seed) for job in self._jobs]
+        return self.all_jobs[seed]
 
     def trial(self, seed: int) -> Trial:
         """The trial of a seed, with its trained classifier; evidence is collected when it is first asked for.

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from oodbench import registry
 from oodbench.errors import UsageError
 from oodbench.suites.schema import MAX_SEED
 
@@ -59,12 +60,36 @@ def _text(value: Any) -> Any:  # noqa: ANN401
 
 
 def _texts(values: Any) -> Any:  # noqa: ANN401
-    """A list of texts: a single item becomes a list, a path its text, and a plugin its name."""
+    """A list of texts: a single item becomes a list, and a path its text."""
     if values is None:
         return None
     if isinstance(values, str) or not isinstance(values, Iterable):
         values = [values]
-    return [_text(item) if isinstance(item, Path) else getattr(item, "name", item) for item in values]
+    return [_text(item) for item in values]
+
+
+def _detectors(values: Any) -> Any:  # noqa: ANN401
+    """A list of names; detectors are run by their names, in other processes too, so that these have to stand for them.
+
+    Raises:
+        UsageError: Another detector has the name of a plugin that was given, or none has.
+    """
+    texts = _texts(values)
+    return texts if texts is None else [_name(item) for item in texts]
+
+
+def _name(detector: Any) -> Any:  # noqa: ANN401
+    """The name of a plugin; anything else unchanged."""
+    name = getattr(detector, "name", None)
+    if name is None:
+        return detector
+    entry = registry.find("detectors", name)
+    if entry is None or entry.load() is not detector:
+        raise UsageError(
+            f"the detector object named {name!r} is not the one that is registered by that name; give the name that "
+            "`oodbench list detectors` has for it, or declare it under a name of its own."
+        )
+    return name
 
 
 def _replacements(values: Any) -> Any:  # noqa: ANN401
@@ -84,7 +109,7 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     suite: str = "digits"
-    detectors: Texts = ("*",)
+    detectors: Annotated[tuple[str, ...], BeforeValidator(_detectors)] = ("*",)
     protocols: Texts = ("*",)
     seeds: Annotated[tuple[int, ...] | None, BeforeValidator(_seeds)] = None
     classifier: str | None = None

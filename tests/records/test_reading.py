@@ -148,6 +148,18 @@ def test_a_cell_of_two_requests_has_the_same_scores_in_other_files(folder, tmp_p
     assert len(verified) == len(results.records)
 
 
+def test_a_finished_record_stands_before_a_failed_one_of_its_cell(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    file = next(file for file in (tmp_path / "copy" / "records").glob("*.json") if '"status": "ok"' in file.read_text())
+    failed = json.loads(file.read_text()) | {"status": "failed", "error": "e", "scores": None, "results": []}
+    file.write_text(json.dumps(failed))
+    for folders in ((folder, tmp_path / "copy"), (tmp_path / "copy", folder)):
+        results = oodbench.read_results(*folders)
+        (record,) = [record for record in results.records if record.cell_id == file.stem]
+        assert record.status == "ok"
+        assert results.scores(record).num_rows
+
+
 def test_what_is_no_folder_or_no_record_is_one_sentence(folder):
     with pytest.raises(UsageError, match="several as arguments of their own"):
         oodbench.read_results([folder, folder])

@@ -128,6 +128,8 @@ def test_a_detector_object_is_run_only_if_its_name_stands_for_it(tiny_suite, tmp
     assert record.detector.distribution == "oodbench"
     with pytest.raises(UsageError, match="'entropy' is not the one that is registered by that name"):
         oodbench.run(tiny_suite, [theirs], "known", out=tmp_path)
+    with pytest.raises(UsageError, match="'entropy' is not the one that is registered by that name"):
+        oodbench.run(tiny_suite, (one for one in [theirs]), "known", out=tmp_path)
 
 
 def test_dask_refuses_what_other_processes_cannot_load_also_among_inputs(tiny_suite, tmp_path):
