@@ -1,6 +1,6 @@
 """Errors that are shown to the user as a single sentence, each with the exit status of its kind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -43,6 +43,18 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         character if character.isprintable() or character in keep else "\N{REPLACEMENT CHARACTER}" for character in text
     )
+
+
+def listed(items: Sequence[str], most: int = 10, separator: str = ", ") -> str:
+    """The first items, and how many more there are.
+
+    Args:
+        items: The items.
+        most: How many are named.
+        separator: Text between them.
+    """
+    more = len(items) - most
+    return separator.join([*items[:most], *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def described(error: BaseException) -> str:

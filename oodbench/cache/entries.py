@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from oodbench.cache.tensor_files import Kept, read_tensors, write_tensors
+from oodbench.errors import UsageError
 from oodbench.files.locks import exclusively
 
-Kind = Literal["weights", "evidence"]
+Kind = Literal["weights", "evidence", "networks"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -62,3 +64,47 @@ class NoCache:
     def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
         """Compute the entry."""
         return make()
+
+
+def kept_of_same_network(
+    cache: Cache,
+    kind: Kind,
+    identity: Mapping[str, Any],
+    make: Callable[[], Kept],
+    is_same: Callable[[Kept], bool],
+) -> tuple[Kept, int]:
+    """As ``Cache.kept_or_made``, where networks that compute something else may share an identity.
+
+    Each such network has entries of its own: the identity is extended by a number, from 1.
+
+    Args:
+        cache: The cache.
+        kind: Kind of the entry.
+        identity: All that is known of what decides the values, as JSON values.
+        make: Computes the tensors and metadata.
+        is_same: Whether an entry is of the network at hand.
+
+    Returns:
+        The entry, and the number of its network.
+
+    Raises:
+        UsageError: Not even the entry that was made is of the network.
+    """
+    is_made = False
+
+    def make_once() -> Kept:
+        nonlocal is_made
+        is_made = True
+        return make()
+
+    for variant in count():
+        numbered = {**identity, "variant": variant} if variant else identity
+        kept = cache.kept_or_made(kind, numbered, make_once)
+        if is_same(kept):
+            return kept, variant
+        if is_made:
+            break
+    raise UsageError(
+        "the network does not compute the same again when it is built anew with the same weights; expected no "
+        "chance in it in eval mode, and all that it learns in its state dict."
+    )

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from oodbench.errors import CellSkippedError, described
-from oodbench.gradients.recording import linear_layer
+from oodbench.gradients.recording import head_sizes, linear_layer
 
 
 class Encoder(nn.Module):
@@ -68,27 +68,36 @@ class NetworkParts:
 
     @property
     def last_layer(self) -> nn.Linear:
-        """The last Linear layer: features to logits.
+        """The last Linear layer: features to logits; for a network of one logit z, a layer with the logits (0, z).
 
         Raises:
             CellSkippedError: The network goes on after the layer that follows the features.
         """
         outputs: list[Tensor] = []
-        handle = self._after_features.register_forward_hook(lambda _, __, output: outputs.append(output.clone()))
+        layer = self._after_features
+        handle = layer.register_forward_hook(lambda _, __, output: outputs.append(output.clone()))
         try:
             with torch.no_grad():
                 logits = self.network(self.example)
         finally:
             handle.remove()
-        if not torch.equal(outputs[-1], logits):
-            raise CellSkippedError(
-                "it needs a Linear layer from features to logits, and the classifier goes on after it"
-            )
-        return self._after_features
+        if torch.equal(outputs[-1], logits):
+            return layer
+        if layer.out_features == 1 and not logits[:, 0].any() and torch.equal(outputs[-1].flatten(), logits[:, 1]):
+            return _with_zero_logit(layer)
+        raise CellSkippedError("it needs a Linear layer from features to logits, and the classifier goes on after it")
+
+    @property
+    def has_features(self) -> bool:
+        """Whether there are penultimate features: a Linear layer is named, or one can be found."""
+        try:
+            return self._after_features is not None
+        except CellSkippedError:
+            return False
 
     @cached_property
     def _after_features(self) -> nn.Linear:
-        """The layer that ``penultimate`` names, else the last Linear layer called with an output for each class."""
+        """The layer that ``penultimate`` names, else the last Linear layer called with the network's raw outputs."""
         if self.penultimate is not None:
             return linear_layer(self.network, self.penultimate)
         called: list[nn.Linear] = []
@@ -96,13 +105,13 @@ class NetworkParts:
         handles = [layer.register_forward_hook(lambda layer, *_: called.append(layer)) for layer in layers]
         try:
             with torch.no_grad():
-                classes = self.network(self.example).shape[1]
+                sizes = head_sizes(self.network(self.example))
         finally:
             for handle in handles:
                 handle.remove()
-        matches = [layer for layer in called if layer.out_features == classes]
+        matches = [layer for layer in called if layer.out_features in sizes]
         if not matches:
-            raise CellSkippedError(f"it needs the classifier's last Linear layer, and none has {classes} outputs")
+            raise CellSkippedError(f"it needs the classifier's last Linear layer, and none has {min(sizes)} outputs")
         return matches[-1]
 
     @property
@@ -128,7 +137,10 @@ class NetworkParts:
             CellSkippedError: torch.fx cannot trace the network, or it has no bottleneck feature map.
         """
         try:
-            traced = fx.symbolic_trace(self.network)
+            # Torch.fx leaves out hooks of the module that it traces, and a forward of its own, not its class.
+            is_changed = self.network._forward_hooks or "forward" in vars(self.network)
+            root = _Called(self.network) if is_changed else self.network
+            traced = fx.symbolic_trace(root)
             ShapeProp(traced).propagate(self.example)
         except Exception as cause:
             raise CellSkippedError(
@@ -141,10 +153,30 @@ class NetworkParts:
                 "it needs feature maps (N, K, H, W) that all of the classifier passes through, and there are none"
             )
         starts = [next(node for node in nodes if node.op == "placeholder"), *ends]
-        pieces = [
-            _piece(self.network, nodes, start, end) for start, end in zip(starts, [*ends, _output(nodes)], strict=True)
-        ]
+        pieces = [_piece(root, nodes, start, end) for start, end in zip(starts, [*ends, _output(nodes)], strict=True)]
         return tuple(pieces[:-1]), pieces[-1]
+
+
+class _Called(nn.Module):
+    """Calls a network as a user does: with its hooks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)  # type: ignore[no-any-return]
+
+
+def _with_zero_logit(layer: nn.Linear) -> nn.Linear:
+    """The layer of one logit z as one of the logits (0, z); it does not share its weights."""
+    both = nn.Linear(layer.in_features, 2, dtype=layer.weight.dtype, device=layer.weight.device)
+    with torch.no_grad():
+        both.weight.copy_(torch.cat([torch.zeros_like(layer.weight), layer.weight]))
+        both.bias.zero_()
+        if layer.bias is not None:
+            both.bias[1:] = layer.bias
+    return both.eval()
 
 
 def _ends_of_stages(nodes: list[fx.Node]) -> list[fx.Node]:

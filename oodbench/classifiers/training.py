@@ -19,7 +19,12 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def to_input(images: Tensor, normalisation: Normalisation | None = None) -> Tensor:
-    """Convert uint8 images (N, C, H, W) to float32 from 0 to 1, the classifier's input, and normalise them if asked."""
+    """Convert uint8 images (N, C, H, W) to float32 from 0 to 1, the classifier's input, and normalise them if asked.
+
+    Images of float32 come from a transform, and are the input already.
+    """
+    if images.is_floating_point():
+        return images
     values = images.float() / 255
     if normalisation is None:
         return values
@@ -40,7 +45,7 @@ def train(
 
     Args:
         build: Makes the untrained network.
-        images: uint8 (N, C, H, W).
+        images: uint8 or float32 (N, C, H, W).
         labels: int64 (N,).
         settings: Hyper-parameters.
         seed: Seed of the initial weights, of dropout and of the order of the samples.

@@ -58,7 +58,7 @@ def command(
     if sheet is not None:
         if "datasets" not in kinds:
             raise UsageError(f"{plain!r} is no data set, so there is no contact sheet of it.")
-        from oodbench.datasets.contact_sheet import draw_sheet
+        from oodbench.classifiers.contact_sheet import draw_sheet
         from oodbench.files.folders import data_folder
 
         sheet_suite = draw_sheet(name, suite, data_folder(data), sheet, download=download)

@@ -66,7 +66,13 @@ _SPEC = (
     click.option(
         "--weights",
         metavar="FILE",
-        help="Weights of the classifier (.safetensors, .pt), or 'pretrained'; {seed} in it stands for the seed.",
+        help="Weights of the classifier (.safetensors, .pt, .th, .ckpt, …), or 'pretrained'; {seed} in it stands for "
+        "the seed, and FILE#KEY takes what the file has under KEY.",
+    ),
+    click.option(
+        "--transform",
+        metavar="FILE.py:FUNCTION",
+        help="A function of a PIL image to float32 (C, H, W), instead of the suite's preprocessing.",
     ),
     click.option(
         "--penultimate", metavar="LAYER", help="Linear layer whose input are the features. Default: it is found."
@@ -87,6 +93,17 @@ _SPEC = (
         help="At most N samples of each split that is fitted or tested on; for trying out, never for a board.",
     ),
     click.option("--skip-missing", is_flag=True, help="Go on without unknown sets that are not there."),
+    click.option("--skip-unreadable", is_flag=True, help="Go on without images that cannot be read, which is counted."),
+    click.option(
+        "--drop-shared",
+        is_flag=True,
+        help="Take images that an unknown set shares with another set from it, which is counted.",
+    ),
+    click.option(
+        "--trust-model",
+        is_flag=True,
+        help="Go on although the classifier's outputs on known samples are strange, which is recorded.",
+    ),
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),

@@ -20,6 +20,7 @@ from oodbench.leaderboard.drawing import wording
 from oodbench.leaderboard.tables import tables
 from oodbench.machine.progress import Track
 from oodbench.records.record import Record
+from oodbench.records.remarks import remarks_on, tested_on
 from oodbench.records.scored import ScoredRecord
 
 T = TypeVar("T")
@@ -58,6 +59,9 @@ def print_results(cells: Sequence[ScoredRecord]) -> None:
             for note in table.notes:
                 console.print(Text(f"  {note}"), soft_wrap=True)
         console.print(Text(_accuracy(of_suite)), soft_wrap=True)
+        of_records = [scored.record for scored in of_suite]
+        for sentence in (tested_on(of_records), *remarks_on(of_records)):
+            console.print(Text(sentence), soft_wrap=True)
         decided = claims(of_suite)
         if decided:
             rows = [

@@ -37,7 +37,7 @@ def command(file: Path, shard: str, **options: Any) -> int:  # noqa: ANN401
     plan = read_plan(file)
     mine = share(plan.jobs, shard)
     with results_only(), progress() as track:
-        summary = run_share(plan.asked, mine, shard, settings_of(options, Serial(), track))
+        summary = run_share(plan, mine, shard, settings_of(options, Serial(), track))
     counts = Counter(record.status for record in summary.records)
     click.echo(
         f"{len(summary.records)} records of {len(mine)} jobs in {options['out']} "

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from oodbench.conformance.check import Check, NonconformityError, NotApplicableError, promise
-from oodbench.datasets.adapter import Card, DataMissingError, DatasetPlugin, Pool, Request
+from oodbench.datasets.adapter import Card, DataMissingError, DatasetPlugin, NoSuchSplitError, Pool, Request
 from oodbench.errors import OodbenchError
 
 # How many images are looked at, spread evenly.
@@ -41,13 +41,15 @@ class CheckedDataset:
         """Read one split without network.
 
         Raises:
-            NotApplicableError: The files of the data set are not there.
+            NotApplicableError: The files of the data set are not there, or it has no such split.
         """
         try:
             with _no_network():
                 return self.plugin.read(Request(root or self.root, split), self.parameters)
         except DataMissingError as missing:
             raise NotApplicableError(f"its files are not there: {missing}") from missing
+        except NoSuchSplitError as missing:
+            raise NotApplicableError(f"it has no split {split}: {missing}") from missing
 
 
 @promise("its card says what it is", CHECKS)

@@ -13,12 +13,14 @@ from oodbench.cache.tensor_files import content_sha256
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.cnn import cnn
 from oodbench.classifiers.training import train
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.splits import UNKNOWN_LABEL, Split, Use
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.machine.progress import silent
+from oodbench.records.record import ClassifierIdentity
 from oodbench.runs.spec import RunSpec
 from oodbench.runs.trial import SuiteIdentity, Trial
-from oodbench.suites.schema import Training
+from oodbench.suites.schema import Input, Training
 
 SIZE = 12
 CLASSES = 4
@@ -60,7 +62,7 @@ def _bars(labels: NDArray[Any], generator: np.random.Generator) -> NDArray[np.fl
 
 def _drawn(images: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.uint8]:
     noisy = 200 * images + generator.normal(0, 8, images.shape) + 16
-    return noisy.clip(0, 255).astype(np.uint8)[:, None]
+    return noisy.clip(0, 255).astype(np.uint8, order="C").reshape(-1, 1, SIZE, SIZE)
 
 
 @cache
@@ -69,17 +71,21 @@ def problem() -> Trial:
     train_split = _known("train", 480, 1)
     images, labels = torch.from_numpy(train_split.images), torch.from_numpy(train_split.labels)
     network = train(partial(cnn, 1, SIZE, CLASSES), images, labels, TRAINING, SEED, silent)
-    classifier = Classifier("cnn", network, content_sha256(network.state_dict()))
+    classifier = Classifier(
+        "cnn", network, content_sha256(network.state_dict()), Preprocessing(Input(channels=1, size=SIZE))
+    )
     return Trial(
         suite=SuiteIdentity("conformance", 1, {KNOWN: "-", UNKNOWN: "-"}, {}),
         seed=SEED,
         spec=RunSpec(),
+        classifier=ClassifierIdentity(weights_sha256=classifier.weights_sha256),
         collector=EvidenceCollector(classifier, NoCache(), train_split.images[0], silent),
         train=train_split,
         meta=_known("meta", 240, 2),
         test=_known("test", 200, 3),
         exposed={UNKNOWN: _split(UNKNOWN, "exposed", unknown_images(120, 4), np.full(120, UNKNOWN_LABEL))},
         unknown={UNKNOWN: _split(UNKNOWN, "unknown", unknown_images(200, 5), np.full(200, UNKNOWN_LABEL))},
+        classes=tuple(map(str, range(CLASSES))),
         evidence_ms=lambda needs: 0.0,
     )
 
@@ -91,4 +97,4 @@ def _known(use: Use, n: int, seed: int) -> Split:
 def _split(name: str, use: Use, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
     digests = np.array([hashlib.sha256(image.tobytes()).hexdigest()[:32].encode() for image in images])
     indices = np.arange(len(labels), dtype=np.int64)
-    return Split(name, use, name, "drawn", "all", images, labels, indices, digests, len(labels), None)
+    return Split(name, use, name, "drawn", "all", images.__getitem__, labels, indices, digests, len(labels), None)

@@ -1,4 +1,4 @@
-"""Data sets: adapters that read them, conversion to the suite's input, and disjoint splits.
+"""Data sets: adapters that find and decode their pictures, preprocessing, and disjoint splits.
 
 This room must not know classifiers or detectors.
 """

@@ -13,6 +13,8 @@ from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.registry.parameters import resolve_parameters
 
 Image = NDArray[np.uint8]
+HELD_OUT = ("test", "validation")
+"""Names of splits that no classifier was trained on, in the order in which one is preferred for tests."""
 
 
 class DataMissingError(MissingPrerequisiteError):
@@ -27,6 +29,48 @@ class DataMissingError(MissingPrerequisiteError):
         super().__init__(sentence or f"looked for {looked_for}")
         self.looked_for = looked_for
         self.downloadable = downloadable
+
+
+class NoSuchSplitError(UsageError):
+    """A data set has no such split, although its files are there."""
+
+
+class UnreadableImageError(UsageError):
+    """A file of a data set cannot be decoded; others can."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How pictures become arrays of 8 bits a channel, where there is more than one way.
+
+    Attributes:
+        ground: Colour that transparent pixels are composited on: a name or ``#rrggbb``.
+        orientation: ``stored`` takes the pixels as they are stored, as torchvision and timm do; ``exif`` turns them as
+            the orientation in the EXIF data says.
+        depth: Number of bits that pixels of more than 8 bits use; None takes 16, and refuses sets that seem to use
+            fewer.
+    """
+
+    ground: str = "white"
+    orientation: Literal["stored", "exif"] = "stored"
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8 (H, W) or (H, W, 3).
+        remarks: What was converted or assumed, in words that follow "3 images", such as "are animated: their first
+            frame is taken".
+    """
+
+    pixels: Image
+    remarks: tuple[str, ...] = ()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:  # noqa: ANN401
+        return np.array(self.pixels, dtype=dtype, copy=copy)
 
 
 @dataclass(frozen=True)
@@ -56,10 +100,13 @@ class Request:
 
     Attributes:
         root: The data folder (``--data``).
-        split: ``train`` or ``test``.
+        split: ``train``, or ``test`` for samples that are held out: the split ``test``, else a validation split, else
+            all there is.
         download: Whether the adapter may use the network.
         channels: Number of channels of the suite's input, for adapters that generate images.
         resolution: Height and width that images are first resized to, for adapters that generate images.
+        chosen: Name of the split that the suite asks for instead of ``test``; None leaves the choice to the adapter.
+        decoding: How pictures become arrays.
     """
 
     root: Path
@@ -67,6 +114,8 @@ class Request:
     download: bool = False
     channels: int = 1
     resolution: int = 28
+    chosen: str | None = None
+    decoding: Decoding = Decoding()
 
 
 @dataclass(frozen=True)
@@ -74,17 +123,26 @@ class Pool:
     """The samples that an adapter returns for a request.
 
     Attributes:
-        images: N arrays of uint8, (H, W) or (H, W, 3), light ink on dark ground where there is ink. They may be read
-            lazily and differ in size.
+        images: N arrays of uint8, (H, W) or (H, W, 3), light ink on dark ground where there is ink, or ``Decoded``
+            ones. They may be read lazily and differ in size.
         labels: int64 (N,), the class of each image; ignored in unknown sets.
-        split: The split that was read; ``all`` if the data set has no train and test splits.
+        split: The split that was read: ``train``, ``test``, ``validation``, or another name of the data set's;
+            ``all`` if the data set has no splits.
         classes: Names of the classes, by label; empty if the adapter does not know them.
+        names: What each image is called in messages, such as its file; empty if they have no names.
+        left_out: Number of files that are left out, by the reason, in words that follow "3 files", such as "are no
+            images".
+        validation: Further held-out samples that detectors are fitted on (the known meta split), so that all of the
+            test split is tested on; None cuts both from the test split.
     """
 
-    images: Sequence[Image] | Image
+    images: "Sequence[Image | Decoded] | Image"
     labels: NDArray[np.int64]
     split: str = "all"
     classes: tuple[str, ...] = ()
+    names: Sequence[str] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    validation: "Pool | None" = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +158,7 @@ class DatasetPlugin:
 
         Raises:
             DataMissingError: Its files are missing.
+            NoSuchSplitError: It has no such split.
             UsageError: A parameter is wrong, or the files are broken.
         """
         return self.function(request, **resolve_parameters(self.name, self.function, parameters))
@@ -136,11 +195,11 @@ def load_dataset(name: str) -> DatasetPlugin:
 
 
 @dataclass(frozen=True)
-class LazyImages(Sequence[Image]):
+class LazyImages(Sequence[Image | Decoded]):
     """A sequence of n images, each of which ``make(index)`` reads or generates when it is accessed."""
 
     n: int
-    make: Callable[[int], Image]
+    make: Callable[[int], Image | Decoded]
 
     def __len__(self) -> int:
         return self.n

@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image as Pillow
 
 from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
+from oodbench.datasets.layout import pick_split
 from oodbench.errors import MissingPrerequisiteError, UsageError
 
+_SPLITS = ("train", "test")
 _IDX = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _EMNIST_CITATION = "Cohen, Afshar, Tapson, van Schaik 2017: EMNIST, an extension of MNIST to handwritten letters"
 
@@ -69,9 +71,11 @@ def mnist(request: Request) -> Pool:
     files = [
         raw / f"{prefix}-{kind}" for prefix in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
     ]
-    train = request.split == "train"
-    samples = _open_or_download(lambda download: MNIST(request.root, train=train, download=download), request, files)
-    return Pool(samples.data.numpy(), samples.targets.numpy().astype(np.int64), request.split)
+    split = pick_split(request, _SPLITS, "mnist")
+    samples = _open_or_download(
+        lambda download: MNIST(request.root, train=split == "train", download=download), request, files
+    )
+    return Pool(samples.data.numpy(), samples.targets.numpy().astype(np.int64), split)
 
 
 @dataset(
@@ -90,11 +94,11 @@ def cifar10(request: Request) -> Pool:
     from torchvision.datasets import CIFAR10
 
     folder = request.root / CIFAR10.base_folder
-    train = request.split == "train"
+    split = pick_split(request, _SPLITS, "cifar10")
     samples = _open_or_download(
-        lambda download: CIFAR10(request.root, train=train, download=download), request, [folder]
+        lambda download: CIFAR10(request.root, train=split == "train", download=download), request, [folder]
     )
-    return Pool(samples.data, np.asarray(samples.targets, dtype=np.int64), request.split)
+    return Pool(samples.data, np.asarray(samples.targets, dtype=np.int64), split)
 
 
 @dataset(
@@ -131,17 +135,17 @@ def omniglot(request: Request) -> Pool:
     return Pool(LazyImages(len(drawings), lambda index: 255 - np.asarray(drawings[index][0])), labels)
 
 
-def _emnist(request: Request, split: str) -> Pool:
+def _emnist(request: Request, kind: str) -> Pool:
     from torchvision.datasets import EMNIST
 
-    train = request.split == "train"
-    raw, prefix = request.root / "EMNIST" / "raw", f"emnist-{split}-{request.split}"
-    files = [raw / f"{prefix}-{kind}" for kind in _IDX]
+    split = pick_split(request, _SPLITS, f"emnist-{kind}")
+    raw = request.root / "EMNIST" / "raw"
+    files = [raw / f"emnist-{kind}-{split}-{content}" for content in _IDX]
     samples = _open_or_download(
-        lambda download: EMNIST(request.root, split=split, train=train, download=download), request, files
+        lambda download: EMNIST(request.root, split=kind, train=split == "train", download=download), request, files
     )
     upright = np.ascontiguousarray(samples.data.numpy().transpose(0, 2, 1))  # EMNIST is stored transposed
-    return Pool(upright, samples.targets.numpy().astype(np.int64), request.split)
+    return Pool(upright, samples.targets.numpy().astype(np.int64), split)
 
 
 def _open_or_download(

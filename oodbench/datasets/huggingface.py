@@ -1,20 +1,23 @@
 """Data sets of Hugging Face `datasets`: from a folder written by save_to_disk, or from the Hub."""
 
+import io
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image as Pillow
 
-from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
+from oodbench.datasets.adapter import HELD_OUT, Card, DataMissingError, Decoded, LazyImages, Pool, Request, dataset
+from oodbench.datasets.decoding import decode, naming_unreadable
+from oodbench.datasets.layout import pick_split, standard_split
 from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
 
-_VALIDATION = {"val", "valid", "validation"}
 _ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # Run in a separate process, since `datasets` reads the location of its caches once, at import.
 _FETCH = """
@@ -44,8 +47,9 @@ def huggingface(
 ) -> Pool:
     """Images of a folder that ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk`` wrote, or of the Hub.
 
-    The data set needs splits ``train`` and ``test``, or a single split, which is then cut; a split ``validation`` is
-    ignored. A data set from the Hub is downloaded once into the data folder, if that is allowed.
+    Held-out samples are those of the split ``test``, else of a split called validation, valid or val; or of the only
+    split that there is. If there are several of other names, the suite has to name one. A data set from the Hub is
+    downloaded once into the data folder, if that is allowed.
 
     Args:
         request: The split to read.
@@ -69,7 +73,7 @@ def huggingface(
             f"{folder} cannot be read as a data set of Hugging Face: {one_line(cause)}; expected a folder that "
             "save_to_disk wrote."
         ) from cause
-    split, rows = _split(saved, request.split, folder) if isinstance(saved, Mapping) else ("all", saved)
+    split, rows = _split(saved, request, folder) if isinstance(saved, Mapping) else ("all", saved)
     images = _column(rows, "image", image, datasets.Image, folder)
     if images is None or not isinstance(rows.features[images], datasets.Image):
         which = "no column" if images is None else f"a column {images}, which is not"
@@ -83,12 +87,24 @@ def huggingface(
         )
     # An unknown set needs none.
     numbers = np.zeros(len(rows)) if labels is None else rows[labels][:]
-    pictures = rows.select_columns(images)
+    # As files: decoded by the package, they are turned as their EXIF data say, whatever the suite says.
+    files = rows.select_columns(images).cast_column(images, datasets.Image(decode=False))
+
+    def make(index: int) -> Decoded:
+        with naming_unreadable(f"the image {index} of {folder}"):
+            file = files[index][images]
+            if file is None:
+                raise ValueError("the row has no image")
+            content = Path(file["path"]).read_bytes() if file["bytes"] is None else file["bytes"]
+            with Pillow.open(io.BytesIO(content)) as picture:
+                return decode(picture, request.decoding)
+
     return Pool(
-        LazyImages(len(rows), _reader(lambda index: pictures[index][images], folder)),
+        LazyImages(len(rows), make),
         np.asarray(numbers, dtype=np.int64),
         split,
         tuple(getattr(kind, "names", ())),
+        [f"row {index}" for index in range(len(rows))],
     )
 
 
@@ -130,15 +146,35 @@ def _download(path: str, config: str | None, kept: Path) -> None:
         saved.replace(kept)
 
 
-def _split(splits: Mapping[str, Any], split: str, folder: Path) -> tuple[str, Any]:
-    usable = [name for name in splits if name not in _VALIDATION]
-    if len(usable) == 1:
-        return "all", splits[usable[0]]
-    if split in usable:
-        return split, splits[split]
-    raise UsageError(
-        f"{folder} has the splits {', '.join(splits) or 'none'}; expected train and test, or one split to be cut."
-    )
+def _split(splits: Mapping[str, Any], request: Request, folder: Path) -> tuple[str, Any]:
+    """The split that a request asks for: its standard name, else its own, and its rows.
+
+    A single split without a standard name is ``all``, unless the suite names it.
+
+    Raises:
+        NoSuchSplitError: There is no such split.
+        UsageError: Several splits can be meant, and the suite names none of them.
+    """
+    chosen = request.chosen if request.split == "test" else None
+    if chosen is not None and chosen in splits:
+        return standard_split(chosen) or chosen, splits[chosen]
+    named: dict[str, list[str]] = {}
+    for name in splits:
+        named.setdefault(standard_split(name) or name, []).append(name)
+    if chosen is None and len(splits) == 1 and standard_split(next(iter(splits))) is None:
+        return "all", next(iter(splits.values()))
+    if request.split == "test" and chosen is None and len(named) > 1 and named.keys().isdisjoint(HELD_OUT):
+        raise UsageError(
+            f"{folder} has the splits {', '.join(splits)}, none of which is called test or validation; say which to "
+            'test on by split = "NAME".'
+        )
+    split = pick_split(request, named, str(folder))
+    names = named[split]
+    if len(names) > 1 and split not in names:
+        raise UsageError(
+            f'{folder} has the splits {" and ".join(names)}, which both mean {split}; say which by split = "NAME".'
+        )
+    return split, splits[split if split in names else names[0]]
 
 
 def _column(rows: Any, parameter: str, chosen: str | None, kind: type, folder: Path) -> str | None:  # noqa: ANN401
@@ -158,19 +194,3 @@ def _column(rows: Any, parameter: str, chosen: str | None, kind: type, folder: P
 
 def _columns(rows: Any) -> str:  # noqa: ANN401
     return "the columns " + ", ".join(f"{name} ({type(kind).__name__})" for name, kind in rows.features.items())
-
-
-def _reader(read: Callable[[int], Any], folder: Path) -> Callable[[int], Image]:
-    def make(index: int) -> Image:
-        try:
-            picture = read(index)
-            mode = picture.mode
-            if mode in ("I", "F"):
-                raise ValueError(f"it has 32 bits a channel (mode {mode}), of a range that nobody knows")
-            if mode.startswith("I;16"):
-                return (np.asarray(picture) >> 8).astype(np.uint8)
-            return np.asarray(picture.convert("L" if mode in ("1", "L") else "RGB"))
-        except Exception as cause:
-            raise UsageError(f"the image {index} of {folder} cannot be read: {one_line(cause)}.") from cause
-
-    return make

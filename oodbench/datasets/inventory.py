@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oodbench.datasets.adapter import DataMissingError
+from oodbench.datasets.adapter import DataMissingError, NoSuchSplitError
+from oodbench.datasets.opening import read_pool
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import resolve_sources
-from oodbench.datasets.splits import read_pool
 from oodbench.errors import OodbenchError
 from oodbench.suites.reading import LoadedSuite
 
@@ -44,8 +45,12 @@ def take_inventory(suite: LoadedSuite, root: Path, *, download: bool) -> list[Ho
         )
         for split in needed:
             try:
-                pool = read_pool(source, root, suite.suite.input, split, download=download)
+                pool = read_pool(source, root, Preprocessing(suite.suite.input), split, download=download)
                 holding = Holding(name, pool.split, len(pool.images), card.size.get(pool.split), None)
+            except NoSuchSplitError as error:
+                if suite.suite.weights is not None and split == "train":
+                    continue  # with given weights, nothing is trained
+                holding = Holding(name, split, None, card.size.get(split), str(error))
             except DataMissingError as missing:
                 holding = Holding(name, split, None, card.size.get(split), f"missing: {missing}")
             except OodbenchError as error:

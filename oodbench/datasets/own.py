@@ -1,24 +1,16 @@
 """Adapters for the user's own data: folders of images, and numpy archives."""
 
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
-from oodbench.datasets.adapter import Card, DataMissingError, Image, LazyImages, Pool, Request, dataset
+from oodbench.datasets.adapter import Card, DataMissingError, Image, Pool, Request, dataset
+from oodbench.datasets.decoding import read_pictures
+from oodbench.datasets.layout import NO_IMAGES, Layout, arrange, pick_split, scan
 from oodbench.errors import UsageError
-
-_SPLITS = {"train", "test"}
-# A validation split beside train and test is ignored, and not taken for a class.
-_VALIDATION = {"val", "valid", "validation"}
-# Files that file managers leave behind are ignored.
-_LITTER = {"thumbs.db", "desktop.ini"}
-# Modes of unknown range: Pillow would clip their values at 255 instead of scaling them.
-_WIDE_MODES = {"I": "32-bit integers", "F": "32-bit floats"}
 
 # An archive may unpack to HARMLESS bytes, or else to at most DENSEST times its size: images compress less than that.
 HARMLESS = 1 << 28
@@ -30,44 +22,36 @@ def _card(summary: str) -> Card:
 
 
 @dataset("imagefolder", card=_card("A folder of images, one sub-folder a class."))
-def imagefolder(request: Request, *, path: Path, invert: bool = False) -> Pool:
+def imagefolder(request: Request, *, path: Path, layout: Layout | None = None, invert: bool = False) -> Pool:
     """Images of a folder ``PATH/class/image``, ``PATH/train/class/image`` and ``PATH/test/…``, or ``PATH/image``.
 
-    A folder ``val`` beside ``train`` and ``test`` is left alone. An unknown set needs ``test`` only.
+    The splits are folders called train, test and val, or training, testing, valid and validation, in any case. Links
+    are followed; hidden files and what file managers leave behind are ignored; other files that are no images are left
+    out, and counted.
 
     Args:
         request: The split to read.
         path: The folder.
+        layout: Whether the folders in it are ``splits`` or ``classes``, where their names leave that open.
         invert: Whether the ink is dark on light ground and has to be inverted.
     """
     folder = path.expanduser()
     if not folder.is_dir():
         raise DataMissingError(f"the folder {folder}", downloadable=False)
-    has_splits = _has_splits(folder, request.split)
-    top = folder / request.split if has_splits else folder
-    files = _files(top)
-    if not files:
-        raise DataMissingError(f"images in {top}, which is empty", downloadable=False)
-    offered = {ending for ending, name in Pillow.registered_extensions().items() if name in Pillow.OPEN}
-    for file in files:
-        if file.suffix.lower() not in offered:
-            raise UsageError(
-                f"found {file}, which is not an image; expected files such as .png or .jpg only, so move it elsewhere."
-            )
-    # Number the classes of both splits together, so that labels agree even if a split lacks a class.
-    tops = [folder / split for split in sorted(_SPLITS) if (folder / split).is_dir()] if has_splits else [folder]
-    classes = sorted({_class(file, top) for top in tops for file in _files(top)})
-    labels = [classes.index(_class(file, top)) for file in files]
-
-    def make(index: int) -> Image:
-        image = _read_image(files[index])
-        return 255 - image if invert else image
-
+    arranged = arrange(scan(folder), layout)
+    split = pick_split(request, arranged.splits, str(folder))
+    contents = arranged.splits[split]
+    if not contents.images:
+        others = contents.left_out.get(NO_IMAGES)
+        found = f"has {others:,} files, none of them an image such as .png or .jpg" if others else "is empty"
+        raise DataMissingError(f"images in {contents.folder}, which {found}", downloadable=False)
     return Pool(
-        LazyImages(len(files), make),
-        np.asarray(labels, dtype=np.int64),
-        request.split if has_splits else "all",
-        tuple(classes),
+        read_pictures(folder, contents.images, request.decoding, invert=invert),
+        np.asarray(contents.labels, dtype=np.int64),
+        split,
+        arranged.classes,
+        contents.images,
+        contents.left_out,
     )
 
 
@@ -121,61 +105,6 @@ def _refuse_bomb(file: Path) -> None:
             f"{file} unpacks to {unpacked:,} bytes from {file.stat().st_size:,}; expected at most {DENSEST} times its "
             "size, so store it by np.savez."
         )
-
-
-def _has_splits(folder: Path, split: str) -> bool:
-    """Whether the sub-folders are splits (True) or classes (False).
-
-    Raises:
-        UsageError: Some sub-folders are splits, but ``split`` is missing or other folders are beside them.
-    """
-    children = {child.name for child in folder.iterdir() if child.is_dir() and not _is_litter(child)}
-    if not children & _SPLITS:
-        return False
-    if split in children and children <= _SPLITS | _VALIDATION:
-        return True
-    raise UsageError(
-        f"{folder} has the sub-folders {', '.join(sorted(children))}; expected either train and test (of an unknown "
-        "set, test is enough; val may stand beside them), or one folder a class, none of which is called train or test."
-    )
-
-
-def _files(top: Path) -> list[Path]:
-    """All files below a folder, without hidden ones and litter, sorted."""
-    return sorted(
-        file
-        for file in top.rglob("*")
-        if file.is_file() and not any(_is_litter(Path(part)) for part in file.relative_to(top).parts)
-    )
-
-
-def _class(file: Path, top: Path) -> str:
-    """The class of a file: its first sub-folder below ``top``; empty for a file directly in ``top``."""
-    return file.relative_to(top).parts[0] if file.parent != top else ""
-
-
-def _is_litter(file: Path) -> bool:
-    return file.name.startswith(".") or file.name.lower() in _LITTER
-
-
-def _read_image(file: Path) -> Image:
-    try:
-        with warnings.catch_warnings():
-            # Large images are welcome up to the size that Pillow takes for an attack and refuses.
-            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-            opened = Pillow.open(file)
-        with opened as image:
-            if image.mode in _WIDE_MODES:
-                raise UsageError(
-                    f"the image {file} has {_WIDE_MODES[image.mode]} (mode {image.mode}); expected 8 or 16 bits a "
-                    "channel, so convert it."
-                )
-            if image.mode.startswith("I;16"):
-                return (np.asarray(image) >> 8).astype(np.uint8)
-            return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as cause:
-        reason = str(cause).rstrip(".")
-        raise UsageError(f"the image {file} cannot be read: {reason}; replace or remove it.") from cause
 
 
 def _as_uint8(images: NDArray[Any], file: Path) -> Image:

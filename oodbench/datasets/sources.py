@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from oodbench import registry
 from oodbench.datasets.adapter import DatasetPlugin, load_dataset
 from oodbench.registry.parameters import resolve_parameters
-from oodbench.suites.reading import LoadedSuite
+from oodbench.suites.reading import LISTS, PATHS, LoadedSuite
 from oodbench.suites.schema import Group, Source
 
 
@@ -34,8 +34,14 @@ class ResolvedSource:
     @property
     def adapter(self) -> str:
         """The adapter with its parameters, without the path: a user's own files are identified by their content."""
-        parameters = ",".join(f"{key}={value}" for key, value in self.source.parameters.items() if key != "path")
+        chosen = {} if self.source.split is None else {"split": self.source.split}
+        shown = {key: value for key, value in self.source.parameters.items() if key not in (*PATHS, *self._lists)}
+        parameters = ",".join(f"{key}={value}" for key, value in (shown | chosen).items())
         return f"{self.source.adapter}:{parameters}" if parameters else self.source.adapter
+
+    @property
+    def _lists(self) -> tuple[str, ...]:
+        return LISTS if self.source.adapter == "imagelist" else ()
 
 
 def resolve_source(name: str, source: Source) -> ResolvedSource:

@@ -79,6 +79,25 @@ class DetectorPlugin:
         """Call the undecorated function or class."""
         return self.target(*args, **kwargs)
 
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        """The undecorated class as the base of ``class Mine(decorated)``.
+
+        Raises:
+            UsageError: A function is decorated, which cannot be a base.
+        """
+        if not inspect.isclass(self.target):
+            raise UsageError(
+                f"the detector {self.name!r} is made of a function, which has no subclasses; expected a class, or call "
+                "the function."
+            )
+        return (self.target,)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return inspect.isclass(self.target) and isinstance(instance, self.target)
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return inspect.isclass(self.target) and issubclass(subclass, self.target)
+
     @property
     def summary(self) -> str:
         """First line of the docstring."""

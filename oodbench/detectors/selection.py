@@ -13,6 +13,7 @@ from typing import Any
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
+from oodbench.registry.code import code_of, own_module, source_of
 from oodbench.registry.isolation import UNLIMITED, Failure, TimeLimit, failed, isolated, time_limit
 from oodbench.registry.parameters import defaults, split_spec
 from oodbench.registry.plain_values import plain
@@ -38,6 +39,7 @@ class SelectedDetector:
         given: The parameters that the user set.
         provider: The distribution or file that provides it.
         inputs: For a meta classifier, the detectors whose scores are its inputs, or why an input cannot be loaded.
+        is_of_process: Whether it was declared in this process, so that no file stands for its code.
     """
 
     name: str
@@ -45,6 +47,7 @@ class SelectedDetector:
     given: dict[str, Any]
     provider: Provider
     inputs: "tuple[SelectedDetector, ...] | MissingPrerequisiteError" = ()
+    is_of_process: bool = False
 
     def parameters(self, seed: int) -> dict[str, Any]:
         """All parameters with their values; a parameter ``seed`` that the user did not set gets the run's seed."""
@@ -59,16 +62,31 @@ class SelectedDetector:
 
     @cached_property
     def version(self) -> str:
-        """Version of the detector, else of its distribution; outside of oodbench with a digest of the source file."""
+        """Version of the detector, else of its distribution; with a digest of the code that is the user's own."""
         version = self.plugin.version or self.provider.version
-        if self.plugin.target.__module__.partition(".")[0] == "oodbench":
+        codes = [*self._own_code(), *self._code_of_parameters()]
+        if not codes:
             return version
-        try:
-            source = Path(inspect.getsourcefile(self.plugin.target) or "").read_bytes()
-        except (TypeError, OSError):  # typed at a prompt, or of a compiled module
-            return version
-        digest = hashlib.sha256(source).hexdigest()[:8]
+        digest = (codes[0] if len(codes) == 1 else hashlib.sha256(" ".join(codes).encode()).hexdigest())[:8]
         return version if digest in self.provider.version else f"{version}+{digest}"
+
+    def _own_code(self) -> list[str]:
+        """The hash of a third party's code, or nothing for our own."""
+        target = self.plugin.target
+        if str(target.__module__).partition(".")[0] == "oodbench":
+            return []
+        if self.is_of_process:
+            return [source_of(target)]
+        try:
+            return [code_of(Path(inspect.getsourcefile(target) or ""))]
+        except (TypeError, OSError):  # of a compiled module
+            return []
+
+    def _code_of_parameters(self) -> list[str]:
+        """Hashes of the user's own modules that parameters name, such as that of a meta classifier's class."""
+        named = [value.rpartition(".")[0] for value in self.given.values() if isinstance(value, str)]
+        files = [file for module in named if module and (file := own_module(module)) is not None]
+        return [code_of(file) for file in files]
 
     @property
     def label(self) -> str:
@@ -131,7 +149,10 @@ def select(
             provider = Provider(entry.distribution, entry.version)
             try:
                 with isolated(0), time_limit(limit):
-                    candidate = with_inputs(SelectedDetector(name, load_detector(name), dict(parameters), provider))
+                    loaded = SelectedDetector(
+                        name, load_detector(name), dict(parameters), provider, is_of_process=entry.origin == "process"
+                    )
+                    candidate = with_inputs(loaded)
                     selected.setdefault(candidate.key, candidate)
             except OodbenchError as error:
                 if not parameters or not isinstance(error, UsageError):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
+from oodbench.registry.code import forget_stale, imported_files, own_module
 
 # Inverse strengths of regularisation (C); the strongest is first, since the first wins a tie.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -76,6 +77,9 @@ def _import_class(name: str) -> Any:  # noqa: ANN401
     offered = f"expected one of: {', '.join(CLASSIFIERS)}, or a dotted name such as sklearn.svm.LinearSVC"
     if not module:
         raise UsageError(f"no classifier of meta classifiers is named {name!r}; {offered}.")
+    file = own_module(module)
+    if file is not None:
+        forget_stale({**imported_files(file), module: file})
     try:
         class_ = getattr(importlib.import_module(module), attribute)
     except (ImportError, TypeError, ValueError) as cause:

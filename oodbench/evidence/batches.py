@@ -4,9 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from oodbench.datasets.preparation import Prepared
 from oodbench.errors import MORE_MEMORY, OodbenchError, is_exhausted
 
 T = TypeVar("T")
@@ -19,7 +17,7 @@ BATCH = 256
 BATCH_NUMBERS = 256 * 3 * 64 * 64
 
 
-def batch_of(images: NDArray[np.uint8]) -> int:
+def batch_of(images: Prepared) -> int:
     """The batch size for images of the shape of ``images``, (N, C, H, W)."""
     return max(1, min(BATCH, BATCH_NUMBERS // int(images[0].size)))
 

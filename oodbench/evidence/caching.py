@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oodbench.cache.entries import Cache
+from oodbench.cache.entries import Cache, kept_of_same_network
 from oodbench.cache.tensor_files import Kept
 from oodbench.classifiers.classifier import Classifier
+from oodbench.classifiers.probe import probe, without_probe
 from oodbench.datasets.splits import Split
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
@@ -43,21 +44,21 @@ def evidence_of(
     """
     identity: dict[str, Any] = {
         "weights": classifier.weights_sha256,
-        "architecture": _architecture(classifier.network),
+        "architecture": architecture(classifier.network),
         "images": hashlib.sha256(split.digests.tobytes()).hexdigest(),
+        "preprocessing": classifier.preprocessing.identity,
         "engine": engine(),
         "torch": version("torch"),
     }
     if tuple(parts) != OF_ONE_PASS:
         identity["parts"] = list(parts)
-    if classifier.normalisation is not None:
-        identity["normalisation"] = classifier.normalisation
     if classifier.penultimate is not None:
         identity["penultimate"] = classifier.penultimate
     if classifier.code:
         identity["code"] = classifier.code
 
     what = f"evidence of {split.dataset} ({split.use})"
+    outputs, _ = halving(1, what, lambda _: probe(classifier, split.images))
 
     def make(batch: int) -> Kept:
         collected = collect(
@@ -70,16 +71,44 @@ def evidence_of(
             penultimate=classifier.penultimate,
             batch=batch,
         )
-        return _to_tensors(collected)
+        tensors, metadata = _to_tensors(collected)
+        return tensors | outputs.tensors(), metadata
 
     def in_batches_of(batch: int) -> Evidence:
-        kept = cache.kept_or_made("evidence", {**identity, "batch": batch}, partial(make, batch))
-        return _from_tensors(*kept)
+        kept, _ = kept_of_same_network(
+            cache, "evidence", {**identity, "batch": batch}, partial(make, batch), outputs.is_of
+        )
+        return _from_tensors(*without_probe(kept))
 
     return halving(batch_of(split.images), what, in_batches_of)
 
 
-def _architecture(network: nn.Module) -> str:
+def network_number(classifier: Classifier, test: Split, cache: Cache) -> int:
+    """Which of the networks that share name, code and weights a classifier is, told by what it computes.
+
+    Args:
+        classifier: The classifier.
+        test: The known test split, some of whose samples are looked at.
+        cache: Where outputs of networks are kept.
+
+    Returns:
+        The number, 0 for the first network of its kind.
+    """
+    identity = {
+        "weights": classifier.weights_sha256,
+        "architecture": architecture(classifier.network),
+        "code": classifier.code,
+        "penultimate": classifier.penultimate,
+        "preprocessing": classifier.preprocessing.identity,
+        "images": test.sha256,
+    }
+    outputs = probe(classifier, test.images)
+    _, number = kept_of_same_network(cache, "networks", identity, lambda: (outputs.tensors(), {}), outputs.is_of)
+    return number
+
+
+def architecture(network: nn.Module) -> str:
+    """The network's class and layers, as they print."""
     return f"{type(network).__module__} {network}"
 
 

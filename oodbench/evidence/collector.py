@@ -1,6 +1,5 @@
 """Collects the evidence of a trained classifier: each part of each split when it is first asked for."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ from oodbench.cache.entries import Cache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NETWORK_PARTS, NetworkParts
 from oodbench.datasets.splits import Split
+from oodbench.errors import CellSkippedError
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.caching import evidence_of
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.evidence.one_pass import feature_maps
+from oodbench.gradients.copying import copied
 from oodbench.machine.progress import Track
 
 FORWARD = ("logits", "features")
@@ -28,14 +29,14 @@ class EvidenceCollector:
     Args:
         classifier: The trained classifier.
         cache: Where evidence is kept.
-        image: uint8 (C, H, W), a training image, to find the shapes of the classifier's activations.
+        image: A prepared image (C, H, W), to find the shapes of the classifier's activations.
         track: Shows progress.
 
     Attributes:
         batch: The smallest batch size that was needed because memory was short; None if the usual size sufficed.
     """
 
-    def __init__(self, classifier: Classifier, cache: Cache, image: NDArray[np.uint8], track: Track) -> None:
+    def __init__(self, classifier: Classifier, cache: Cache, image: NDArray[np.generic], track: Track) -> None:
         self.classifier = classifier
         self.batch: int | None = None
         self._example = classifier.to_input(torch.from_numpy(image[None]))
@@ -44,12 +45,18 @@ class EvidenceCollector:
         self._collected: dict[tuple[str, ...], Evidence] = {}
         self._feature_maps: dict[tuple[str, ...], Tensor] = {}
 
-    def evidence(self, split: Split, needs: Sequence[str] = OF_ONE_PASS) -> Evidence:
+    def evidence(self, split: Split, needs: Sequence[str] | None = None) -> Evidence:
         """The evidence of a split: the logits, and those needed parts that have a value for each sample.
 
+        Args:
+            split: The samples.
+            needs: The parts that are needed; None for those parts of one pass that the classifier has.
+
         Raises:
-            CellSkippedError: The classifier has no feature maps.
+            CellSkippedError: The classifier has no feature maps, or no penultimate features.
         """
+        if needs is None:
+            return self._collected_of(split, OF_ONE_PASS)
         not_per_sample = ("scores", *NETWORK_PARTS)
         return Evidence(**{part: self._part(split, part) for part in ("logits", *needs) if part not in not_per_sample})
 
@@ -64,7 +71,13 @@ class EvidenceCollector:
             return self._feature_maps_of(split)
         # The training split is large, and most detectors need only the forward pass on it.
         is_light = split.use == "train" and part in FORWARD
-        return getattr(self._collected_of(split, FORWARD if is_light else OF_ONE_PASS), part)
+        parts = self._collected_of(split, FORWARD if is_light else OF_ONE_PASS).parts
+        if part == "features" and part not in parts:
+            raise CellSkippedError(
+                "it needs penultimate features, and the classifier has no Linear layer with its outputs after them: "
+                "end it in one, or name the layer whose input they are (penultimate)"
+            )
+        return parts[part]
 
     def _collected_of(self, split: Split, parts: tuple[str, ...]) -> Evidence:
         key = (split.dataset, split.use, *parts)
@@ -92,4 +105,4 @@ class EvidenceCollector:
             self.batch = min(batch, self.batch or batch)
 
     def _copy(self) -> NetworkParts:
-        return NetworkParts(copy.deepcopy(self.classifier.network), self._example, self.classifier.penultimate)
+        return NetworkParts(copied(self.classifier.network), self._example, self.classifier.penultimate)

@@ -4,22 +4,21 @@ Batches are spread over threads, each with a copy of the network and a single op
 busy although the operations of a small network cannot be split, and the results do not depend on how many there are.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.training import to_input
+from oodbench.datasets.preparation import Prepared
 from oodbench.evidence.batches import batch_of
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
 from oodbench.gradients import forward
+from oodbench.gradients.copying import copied
 from oodbench.machine.progress import Track
 from oodbench.machine.threads import operator_threads, processors
 
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 def collect(
     network: nn.Module,
-    images: NDArray[np.uint8],
+    images: Prepared,
     track: Track,
     description: str,
     *,
@@ -37,11 +36,11 @@ def collect(
     penultimate: str | None = None,
     batch: int | None = None,
 ) -> Evidence:
-    """Collect the evidence of all images.
+    """Collect the evidence of all images; without features, if the classifier has no Linear layer after any.
 
     Args:
         network: The trained classifier.
-        images: uint8 (N, C, H, W), N at least 1.
+        images: prepared (N, C, H, W), N at least 1.
         track: Shows progress.
         description: Label of the progress.
         parts: ``OF_ONE_PASS``, or logits and features alone, which need no backward pass.
@@ -60,7 +59,7 @@ def collect(
 
 def feature_maps(
     backbone: nn.Module,
-    images: NDArray[np.uint8],
+    images: Prepared,
     to_input: Callable[[Tensor], Tensor],
     track: Track,
     description: str,
@@ -71,7 +70,7 @@ def feature_maps(
 
     Args:
         backbone: Maps inputs to feature maps.
-        images: uint8 (N, C, H, W), N at least 1.
+        images: prepared (N, C, H, W), N at least 1.
         to_input: Converts images to the network's input.
         track: Shows progress.
         description: Label of the progress.
@@ -98,7 +97,7 @@ def over_batches(
     workers = processors()
     replicas: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(workers):
-        replicas.put(copy.deepcopy(network))
+        replicas.put(copied(network))
 
     def of_batch(batch: Tensor) -> T:
         replica = replicas.get()
@@ -113,7 +112,10 @@ def over_batches(
 
 def _forward_evidence(network: nn.Module, inputs: Tensor, penultimate: str | None) -> Evidence:
     with torch.no_grad():
-        features, logits = NetworkParts(network, inputs[:1], penultimate).encoder.features_and_logits(inputs)
+        parts = NetworkParts(network, inputs[:1], penultimate)
+        if not parts.has_features:
+            return Evidence(network(inputs).float())
+        features, logits = parts.encoder.features_and_logits(inputs)
     return Evidence(logits.float(), features.float())
 
 
@@ -121,7 +123,7 @@ def _full_evidence(network: nn.Module, inputs: Tensor, penultimate: str | None) 
     with forward(network, inputs, last_layer=penultimate) as run:
         return Evidence(
             run.logits.float(),
-            run.features.float(),
+            run.features.float() if run.has_features else None,
             run.metrics("predicted"),
             run.squared_norm("confounding"),
         )

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from oodbench.classifiers.classifier import Classifier
+from oodbench.datasets.preparation import Prepared
 from oodbench.errors import OodbenchError
 from oodbench.evidence.batches import halving
 from oodbench.gradients import forward
@@ -22,7 +21,7 @@ ENOUGH_S = 0.5
 REPEATS = 5
 
 
-def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[tuple[str, ...]], float | None]:
+def evidence_ms(classifier: Classifier, images: Prepared) -> Callable[[tuple[str, ...]], float | None]:
     """A function from parts of the evidence to the milliseconds that they take for each sample, on a single thread.
 
     Logits and features come with the forward pass. Each set of parts is measured when it is first asked for: the best
@@ -30,7 +29,7 @@ def evidence_ms(classifier: Classifier, images: NDArray[np.uint8]) -> Callable[[
 
     Args:
         classifier: The trained classifier.
-        images: uint8 (N, C, H, W).
+        images: prepared (N, C, H, W).
     """
     inputs = classifier.to_input(torch.from_numpy(images[:SAMPLES]))
 

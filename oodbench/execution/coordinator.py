@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from oodbench.errors import OodbenchError, one_line
+from oodbench.errors import OodbenchError, UsageError, one_line
 from oodbench.execution.queue import Task, Verdict, WorkerName, WorkQueue
-from oodbench.execution.work import WorkRequest
+from oodbench.execution.work import PreparedSeed, WorkRequest
 from oodbench.journal.events import Event, tell
+from oodbench.records.networks import refuse_other_network, refuse_trusted
 from oodbench.records.record import Record
 from oodbench.records.store import Store
 from oodbench.runs.cells import Job
@@ -45,13 +46,13 @@ class Done:
 
     Attributes:
         request: The request.
-        cells: After ``prepare``, the cells of each job of the seed.
+        prepared: After ``prepare``, what the seed has.
         records: After ``run``, the records of the job, as they were kept.
         error: Why nothing more can be done for the seed; None if all went well.
     """
 
     request: WorkRequest
-    cells: Sequence[Sequence[str]] = ()
+    prepared: PreparedSeed | None = None
     records: Sequence[Record] = ()
     error: OodbenchError | None = None
 
@@ -213,12 +214,9 @@ class Coordinator:
     def _done(self, done: Done, seconds: float) -> Iterator[None]:
         request, seed = done.request, done.request.seed
         if done.error is not None:
-            lacks = LACKS[request.what]
-            tell("seed failed", seed=seed, error=one_line(done.error), lacks=lacks)
-            self._errors.setdefault(seed, SeedFailed(seed, done.error, lacks))
-            self.queue.drop(seed)
+            self._fail(seed, done.error, LACKS[request.what])
         elif request.what == "prepare":
-            yield from self._prepared(seed, done.cells)
+            yield from self._prepared(seed, done.prepared or PreparedSeed(cells=[]))
             yield
         elif request.what == "collect":
             tell("evidence collected", seed=seed, seconds=seconds)
@@ -231,12 +229,24 @@ class Coordinator:
             tell("job ended", **self._job(request).facts(), seconds=seconds)
             yield
 
-    def _prepared(self, seed: int, cells: Sequence[Sequence[str]]) -> Iterator[None]:
+    def _fail(self, seed: int, error: OodbenchError, lacks: Lacks) -> None:
+        tell("seed failed", seed=seed, error=one_line(error), lacks=lacks)
+        self._errors.setdefault(seed, SeedFailed(seed, error, lacks))
+        self.queue.drop(seed)
+
+    def _prepared(self, seed: int, prepared: PreparedSeed) -> Iterator[None]:
         """Take the cells of a prepared seed, and queue its jobs that are not finished."""
-        tell("seed prepared", seed=seed, jobs=cells)
+        tell("seed prepared", seed=seed, jobs=prepared.cells)
         to_do = []
-        for job, of_job in enumerate(cells):
+        for job, of_job in enumerate(prepared.cells):
             kept = self._store.finished_of(of_job)
+            try:
+                refuse_other_network(kept.values(), prepared.probe)
+                if not prepared.trusts_model:
+                    refuse_trusted(kept.values())
+            except UsageError as error:
+                self._fail(seed, error, "records")
+                return
             if len(kept) == len(of_job):
                 self._records[seed, job] = list(kept.values())
                 yield

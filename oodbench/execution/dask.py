@@ -77,11 +77,16 @@ class Dask:
                 raise UsageError(f"the resource {name} is {amount!r}; expected a number above 0.")
 
     def check(self, run: ResolvedRun) -> None:
-        """Refuse detectors that no other process can load.
+        """Refuse detectors and classifiers that no other process can load.
 
         Raises:
-            UsageError: The message names the first such detector.
+            UsageError: The message names the first of them.
         """
+        if run.given.what:
+            raise UsageError(
+                f"the {run.given.what[0]} is an object that this process alone has; write it to a file, and give its "
+                "name (file.py:function, or the file of weights), for Dask."
+            )
         for detector in _with_inputs(run.detectors):
             entry = registry.find("detectors", detector.name)
             if entry is not None and entry.origin == "process":
@@ -344,7 +349,7 @@ class _Transport:
         if answer.scores is not None:
             self._store.keep_scores(ScoreFile(answer.scores, base64.b64decode(answer.content)))
         records = [self._store.keep(Record.model_validate_json(record)) for record in answer.records]
-        return Done(request, cells=answer.cells, records=records)
+        return Done(request, prepared=answer.prepared, records=records)
 
 
 def _slots(worker: Mapping[str, Any], resources: Mapping[str, float]) -> int:

@@ -9,7 +9,8 @@ from oodbench.runs.prepared import PreparedRun
 def environment_fingerprint(run: PreparedRun) -> dict[str, str]:
     """Versions of packages and detectors and hashes of all samples, by a description for error messages."""
     splits = run.splits
-    all_splits = [splits.train, splits.meta, splits.test, *splits.exposed.values(), *splits.unknown.values()]
+    training = [] if splits.train is None else [splits.train]
+    all_splits = [*training, splits.meta, splits.test, *splits.exposed.values(), *splits.unknown.values()]
     return {
         **{f"the version of {package}": version for package, version in versions().items()},
         "the gradient engine": engine(),

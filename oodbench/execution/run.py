@@ -1,8 +1,8 @@
 """Doing a run: from the arguments of the user to records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import OodbenchError, UsageError
@@ -13,23 +13,28 @@ from oodbench.journal.writing import journal
 from oodbench.machine.progress import Track, silent
 from oodbench.records.record import Record
 from oodbench.records.store import Rerun, Store
+from oodbench.runs.given import NOTHING, GivenObjects, take_objects
 from oodbench.runs.prepared import PreparedRun, prepare_run
 from oodbench.runs.resolved import resolve_run
 from oodbench.runs.settings import Executor, RunSettings
 from oodbench.runs.spec import RunSpec, make_spec
 from oodbench.runs.summary import RunSummary, summarize
 
+if TYPE_CHECKING:
+    from torch import nn
+
 EXECUTORS = ("serial", "dask")
 
 
 def run(
-    suite: str = "digits",
+    suite: str | Path = "digits",
     detectors: str | DetectorPlugin | Sequence[str | DetectorPlugin] = ("*",),
     protocols: str | Sequence[str] = ("*",),
     seeds: Sequence[int] | None = None,
     *,
-    classifier: str | None = None,
-    weights: str | Path | None = None,
+    classifier: "str | nn.Module | Callable[..., nn.Module] | None" = None,
+    weights: "str | Path | Mapping[str, Any] | None" = None,
+    transform: str | Callable[..., Any] | None = None,
     penultimate: str | None = None,
     data: str | Path | None = None,
     download: bool = False,
@@ -38,6 +43,9 @@ def run(
     out: str | Path = RESULTS,
     limit: int | None = None,
     skip_missing: bool = False,
+    skip_unreadable: bool = False,
+    drop_shared: bool = False,
+    trust_model: bool = False,
     timeout: float | None = None,
     rerun: Rerun = "failed",
     executor: Literal["serial", "dask"] | Executor = "serial",
@@ -55,9 +63,11 @@ def run(
         protocols: Names or globs.
         seeds: Seeds of the classifier's training; by default the suite's.
         classifier: Another classifier than the suite's: the name of a plugin, ``module:factory``, ``file.py:factory``,
-            ``torchvision:NAME`` or ``timm:NAME``.
+            ``torchvision:NAME`` or ``timm:NAME``; or a network itself, or a function that builds one.
         weights: File of its weights, or ``pretrained``; nothing is trained then. ``{seed}`` in its name stands for the
-            seed.
+            seed. Or a state dict. A network that is given itself has its own weights.
+        transform: ``file.py:function``, or a function itself, from a PIL image to float32 (C, H, W): it stands instead
+            of the suite's preprocessing.
         penultimate: Name of the Linear layer whose input are the penultimate features, where it is not to be found.
         data: Folder of the data sets; by default ``$OODBENCH_DATA``, else a folder of the user.
         download: Whether data sets and pretrained weights that are not there may be downloaded.
@@ -66,6 +76,9 @@ def run(
         out: Folder of the results.
         limit: At most so many samples of each split that is fitted or tested on, to try something out.
         skip_missing: Whether to go on without unknown sets that are not there.
+        skip_unreadable: Whether to go on without images that cannot be read; records say how many.
+        drop_shared: Whether images that an unknown set shares with another set are taken from it; records say how many.
+        trust_model: Whether to go on although the outputs of the classifier are strange; records say what was found.
         timeout: Seconds that a detector may take to be loaded, and to be fitted and score everything; one that takes
             longer fails.
         rerun: Which cells are run that have a record in ``out`` already: none (``missing``), those that failed, or all;
@@ -87,7 +100,8 @@ def run(
             that were run again gave other scores than their finished records. The records of all others are kept.
     """
     arguments = locals()  # among them all fields of the specification
-    spec = make_spec({name: arguments[name] for name in RunSpec.model_fields})
+    values, given = take_objects({name: arguments[name] for name in RunSpec.model_fields})
+    spec = make_spec(values)
     settings = RunSettings(
         executor=find_executor(executor, scheduler=scheduler, workers=workers, resources=resources or {}),
         data=None if data is None else Path(data),
@@ -97,29 +111,31 @@ def run(
         log_file=None if log_file is None else Path(log_file),
         track=track,
     )
-    summary = execute(spec, settings)
+    summary = execute(spec, settings, given)
     if summary.problem is not None:
         raise summary.problem
     return list(summary.records)
 
 
-def execute(spec: RunSpec, settings: RunSettings) -> RunSummary:
+def execute(spec: RunSpec, settings: RunSettings, given: GivenObjects = NOTHING) -> RunSummary:
     """Do a run, and return its result.
 
     Args:
         spec: What is run.
         settings: Where and how it is run.
+        given: Objects that were given instead of names.
 
     Raises:
         OodbenchError: Nothing could be run.
     """
     executor = settings.executor
-    resolved = resolve_run(spec)
+    resolved = resolve_run(spec, given)
     executor.check(resolved)
     store = Store.open(settings.out, settings.rerun)
     facts = resolved.facts()
     with journal(store.out, settings.log_file, **facts, rerun=settings.rerun, executor=executor.name):
         run = prepare_run(resolved, data=settings.data, download=settings.download, track=settings.track)
+        run.say_remarks()
         tell("data read", jobs={seed: len(jobs) for seed, jobs in run.all_jobs.items()})
         summary = summarize(executor.records(run, store, settings), store)
         _require_all(run, summary, executor)

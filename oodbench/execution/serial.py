@@ -93,7 +93,7 @@ class _InProcess:
             return Done(request, records=self._worker.run(request, self._store))
         try:
             if request.what == "prepare":
-                return Done(request, cells=self._worker.prepare(request.seed))
+                return Done(request, prepared=self._worker.prepare(request.seed))
             self._worker.collect(request.seed)
         except OodbenchError as error:
             return Done(request, error=error)

@@ -67,11 +67,25 @@ class SealedRequest(_Model):
     request: WorkRequest
 
 
+class PreparedSeed(_Model):
+    """A seed whose classifier is there.
+
+    Attributes:
+        cells: The cells of each of its jobs.
+        probe: Numbers that stand for the classifier's outputs.
+        trusts_model: Whether the user trusts a classifier whose outputs are strange.
+    """
+
+    cells: list[list[str]]
+    probe: dict[str, list[float]] = {}
+    trusts_model: bool = False
+
+
 class WorkAnswer(_Model):
     """The answer to a request.
 
     Attributes:
-        cells: After ``prepare``, the cells of each job of the seed.
+        prepared: After ``prepare``, what the seed has.
         records: After ``run``, the records as JSON.
         scores: The reference of these records to their file of scores.
         content: That file, in base 64.
@@ -79,7 +93,7 @@ class WorkAnswer(_Model):
         error: Why the request could not be done, in one sentence.
     """
 
-    cells: list[list[str]] = []
+    prepared: PreparedSeed | None = None
     records: list[str] = []
     scores: RecordedScores | None = None
     content: str = ""

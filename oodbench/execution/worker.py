@@ -7,7 +7,7 @@ from typing import Literal
 
 from oodbench.detectors.selection import BrokenDetector
 from oodbench.errors import UsageError
-from oodbench.execution.work import WorkRequest
+from oodbench.execution.work import PreparedSeed, WorkRequest
 from oodbench.machine.threads import single_threaded
 from oodbench.records.record import Record
 from oodbench.records.store import Keeper
@@ -31,16 +31,17 @@ class Worker:
         self._pending: dict[int, list[PendingRecord]] = {}
         self._threads, self._uses_one_thread = ExitStack(), False
 
-    def prepare(self, seed: int) -> list[list[str]]:
-        """Train the classifier of a seed, unless it is cached, and return the cells of each of its jobs.
+    def prepare(self, seed: int) -> PreparedSeed:
+        """Train the classifier of a seed, unless it is cached, and return the cells of its jobs.
 
         Raises:
             OodbenchError: The classifier cannot be built, trained or loaded.
         """
         runner = self._at(seed, threads="all")
-        return [
+        cells = [
             [record.cell_id for record in self._pending_of(runner, seed, job)] for job in range(len(self._jobs[seed]))
         ]
+        return PreparedSeed(cells=cells, probe=dict(runner.trial.probe), trusts_model=runner.trial.spec.trust_model)
 
     def collect(self, seed: int) -> None:
         """Collect the evidence of a seed.

@@ -81,7 +81,7 @@ def answer(worker: Worker, request: WorkRequest) -> WorkAnswer:
         OodbenchError: It cannot be done here.
     """
     if request.what == "prepare":
-        return WorkAnswer(cells=worker.prepare(request.seed))
+        return WorkAnswer(prepared=worker.prepare(request.seed))
     if request.what == "collect":
         worker.collect(request.seed)
         return WorkAnswer()

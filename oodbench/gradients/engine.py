@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge
 from oodbench.errors import UsageError, one_line
 from oodbench.gradients.graph import Graph
 from oodbench.gradients.losses import Loss, label_gradient, logit_gradient
-from oodbench.gradients.recording import Recording, owners, prepared, record
+from oodbench.gradients.recording import Recording, head_sizes, owners, prepared, record
 from oodbench.gradients.single_samples import sums_by_single_samples
 from oodbench.gradients.statistics import Sums, Workspace, metrics_of, sums_of
 from oodbench.gradients.stops import Probes, Stop, close, stops_of
@@ -57,6 +57,11 @@ class Pass:
         return self.recording.logits.detach()
 
     @property
+    def has_features(self) -> bool:
+        """Whether there are penultimate features, or a layer is named that has to have them."""
+        return self.last_layer is not None or self.recording.features is not None
+
+    @property
     def features(self) -> Tensor:
         """The penultimate features: the input of the last Linear layer, (N, D).
 
@@ -67,9 +72,10 @@ class Pass:
             return self.recording.features
         if self.last_layer is not None:
             raise UsageError(f"its layer {self.last_layer} is not called, so there are no features before it.")
+        size = min(head_sizes(self.logits))
         raise UsageError(
-            f"the classifier has no Linear layer with {self.logits.shape[1]} outputs, so its penultimate features "
-            "cannot be found; end it in one, or name the layer whose input they are (penultimate)."
+            f"the classifier has no Linear layer with {size} outputs, so its penultimate features cannot be "
+            "found; end it in one, or name the layer whose input they are (penultimate)."
         )
 
     def metrics(self, loss: Loss = "predicted", *, per_layer: bool = True) -> dict[str, Tensor]:

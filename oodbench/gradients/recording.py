@@ -42,7 +42,7 @@ class Recording:
         logits: (N, C), with their autograd graph.
         calls: For each module that owns parameters, by name: the parts of each of its calls that a rule covers.
         features: The penultimate features: the input of the last call of the named layer, or else of a Linear layer
-            with C outputs; None if there is no such call.
+            with C outputs, or one for logits (0, z); None if there is no such call.
     """
 
     inputs: Tensor
@@ -73,6 +73,16 @@ def linear_layer(model: nn.Module, name: str) -> nn.Linear:
     linear = ", ".join(key for key, module in named.items() if isinstance(module, nn.Linear)) or "none"
     problem = "is no layer of it" if layer is None else f"is a {type(layer).__name__}"
     raise UsageError(f"its layer {name!r} before which features are read {problem}; expected a Linear layer: {linear}.")
+
+
+def head_sizes(logits: Tensor) -> set[int]:
+    """How many outputs a model's last Linear layer may have: C, or 1 where the logits may be (0, z) of one number z.
+
+    Args:
+        logits: (N, C).
+    """
+    classes = logits.shape[1]
+    return {1, 2} if classes == 2 and not logits[:, 0].any() else {classes}
 
 
 @contextmanager
@@ -140,7 +150,7 @@ def record(model: nn.Module, inputs: Tensor, last_layer: str | None = None) -> R
     features = [
         layer_input.detach()
         for module, layer_input in heads
-        if (module is named if named is not None else module.out_features == logits.shape[1])
+        if (module is named if named is not None else module.out_features in head_sizes(logits))
     ]
     return Recording(inputs, logits, calls, features[-1] if features else None)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import BaseModel
+
 from oodbench.comparison.claims import claims
 from oodbench.comparison.merging import refuse_conflicts
 from oodbench.comparison.usable import suites_of
@@ -14,10 +16,13 @@ from oodbench.leaderboard.curves import curves, risk_curves
 from oodbench.leaderboard.layers import layers, of_single_layer
 from oodbench.leaderboard.tables import datasets_of, tables
 from oodbench.records.record import Record, RecordedDataset
+from oodbench.records.remarks import remarks_on
 from oodbench.records.scored import ScoredRecord
 
-# Fields that records got after boards had been published.
+# Fields that records, their classifiers and data sets got after boards had been published.
 LATER = ("identity_version", "phase", "phases", "evidence_batch")
+LATER_OF_CLASSIFIERS = ("preprocessing", "network", "probe", "trusted")
+LATER_OF_DATASETS = ("held_back", "left_out", "converted")
 
 
 def boards(cells: Sequence[ScoredRecord], note: str = "", command: str = "") -> list[Board]:
@@ -66,6 +71,7 @@ def _board(name: str, number: int, cells: list[ScoredRecord], note: str, command
         seeds=tuple(sorted({record.seed for record in records})),
         note=note,
         subset=_subset(records),
+        remarks=tuple(remarks_on(records)),
         claims=tuple(claims(whole)),
         tables=tuple(tables(whole)),
         layers=layers(ordered, tested),
@@ -84,9 +90,19 @@ def digest(records: Sequence[Record]) -> str:
     content = hashlib.sha256()
     for record in sorted(records, key=lambda record: record.cell_id):
         # Later fields at their defaults are left out, so that boards of older records keep their digest.
-        unsaid = {name for name in LATER if getattr(record, name) == Record.model_fields[name].default}
+        unsaid: dict[str, Any] = _at_defaults(record, LATER)
+        unsaid["classifier"] = _at_defaults(record.classifier, LATER_OF_CLASSIFIERS)
+        unsaid["datasets"] = {
+            name: _at_defaults(dataset, LATER_OF_DATASETS) for name, dataset in record.datasets.items()
+        }
         content.update(record.model_dump_json(exclude=unsaid).encode() + b"\n")
     return content.hexdigest()
+
+
+def _at_defaults(part: BaseModel, names: Sequence[str]) -> dict[str, bool]:
+    """Those of some fields that are at their defaults, to be excluded."""
+    fields = type(part).model_fields
+    return {name: True for name in names if getattr(part, name) == fields[name].default}
 
 
 def _datasets(records: Sequence[Record]) -> dict[str, RecordedDataset]:
@@ -98,7 +114,7 @@ def _datasets(records: Sequence[Record]) -> dict[str, RecordedDataset]:
 
 
 def _dataset(name: str, dataset: RecordedDataset) -> DatasetStamp:
-    return DatasetStamp(name=name, **dataset.model_dump(exclude={"group"}))
+    return DatasetStamp(name=name, **dataset.model_dump(exclude={"group", *LATER_OF_DATASETS}))
 
 
 def _subset(records: Sequence[Record]) -> str:

@@ -193,6 +193,7 @@ class Board(_Model):
         seeds: The seeds.
         note: A remark of its publisher.
         subset: A sentence if less than the official data was used, else empty.
+        remarks: What was left out, converted, held back or trusted, a sentence each.
         claims: The paper's claims with their outcomes.
         tables: One for each protocol.
         layers: Gradient metrics of single layers; None without such records.
@@ -213,6 +214,7 @@ class Board(_Model):
     seeds: tuple[int, ...]
     note: str
     subset: str
+    remarks: tuple[str, ...] = ()
     claims: tuple[Claim, ...]
     tables: tuple[Table, ...]
     layers: Layers | None

@@ -62,16 +62,26 @@ def cases_of(protocols: Mapping[str, Protocol], patterns: Sequence[str], splits:
     cases: dict[str, list[Case]] = {}
     for name, protocol in protocols.items():
         try:
-            cases[name] = list(_cases(name, protocol, splits))
+            of_protocol = list(_cases(name, protocol, splits))
         except LeakError:
             raise
         except UsageError as error:
             _leave_out(name, patterns, error)
+            continue
+        if of_protocol:
+            cases[name] = of_protocol
+        else:
+            logger.warning(
+                "the protocol %s is left out: it has nothing to expose, since the suite holds no unknown samples back "
+                "([sizes] exposed = 0).",
+                name,
+            )
     _require_some(cases, patterns)
     return cases
 
 
 def _cases(name: str, protocol: Protocol, splits: SuiteSplits) -> Iterator[Case]:
+    """The cases of a protocol, without those that expose samples of a suite that holds none back."""
     with blaming(f"the protocol {name}"):
         returned = list(protocol(list(splits.unknown)))
     if not returned:
@@ -87,8 +97,9 @@ def _cases(name: str, protocol: Protocol, splits: SuiteSplits) -> Iterator[Case]
                 f"the protocol {name} asks twice for the same, exposed to {', '.join(case.exposed) or 'nothing'} and "
                 f"tested on {', '.join(case.tested) or 'the known set'}; expected each once."
             )
-        refuse_leaks(splits, case)
-        yield case
+        if all(dataset in splits.exposed for dataset in case.exposed):
+            refuse_leaks(splits, case)
+            yield case
 
 
 def _leave_out(name: str, patterns: Sequence[str], error: OodbenchError) -> None:

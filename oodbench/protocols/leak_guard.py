@@ -13,7 +13,8 @@ def refuse_leaks(splits: SuiteSplits, case: Case) -> None:
     Raises:
         LeakError: Two splits share samples; the message names them and the number of samples.
     """
-    fitted = [splits.train, splits.meta, *(splits.exposed[name] for name in case.exposed)]
+    training = [] if splits.train is None else [splits.train]
+    fitted = [*training, splits.meta, *(splits.exposed[name] for name in case.exposed)]
     tested = [splits.test, *(splits.unknown[name] for name in case.tested)]
     for fitted_split in fitted:
         for tested_split in tested:

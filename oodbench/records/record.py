@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,7 +33,7 @@ class RecordedDetector(_Model):
     """The detector with all its parameters, the distribution that provides it, and what it learnt.
 
     ``version`` is the detector's own where it has one, otherwise that of its distribution; after ``+`` follows the
-    beginning of the SHA-256 of a third party's source file. ``given`` are the parameters that the user gave, ``inputs``
+    beginning of the SHA-256 of a third party's code. ``given`` are the parameters that the user gave, ``inputs``
     the detectors whose scores a meta classifier works on.
     """
 
@@ -47,12 +47,28 @@ class RecordedDetector(_Model):
     learnt: dict[str, Any] = {}
 
 
-class RecordedClassifier(_Model):
-    """The classifier; ``accuracy`` is that on the known test split.
+class ClassifierIdentity(_Model):
+    """What decides the evidence of a classifier.
 
-    Besides the weights, the fields after them decide its evidence: ``normalisation`` has the mean and the standard
-    deviation of each input channel, ``penultimate`` names the layer whose input are the features, and ``code`` is the
-    hash of the user's file that builds it.
+    ``normalisation`` has the mean and the standard deviation of each input channel, ``penultimate`` names the layer
+    whose input are the features, and ``code`` is the hash of what defines the network beside its weights.
+    ``preprocessing`` says how images are prepared; it is missing where the splits are drawn by the prepared images,
+    whose hashes stand for it. ``network`` numbers networks that share all of that and compute something else.
+    """
+
+    weights_sha256: str
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    penultimate: str | None = None
+    code: str | None = None
+    preprocessing: dict[str, Any] | None = None
+    network: int | None = None
+
+
+class RecordedClassifier(_Model):
+    """The classifier: what decides its evidence (see ``ClassifierIdentity``), and what was found of it.
+
+    ``accuracy`` is that on the known test split. ``probe`` has numbers that stand for its outputs on fixed pictures and
+    on some samples of each test set; ``trusted`` has what was found strange about it and was trusted all the same.
     """
 
     name: str
@@ -61,12 +77,23 @@ class RecordedClassifier(_Model):
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     penultimate: str | None = None
     code: str | None = None
+    preprocessing: dict[str, Any] | None = None
+    network: int | None = None
+    probe: dict[str, list[float]] = {}
+    trusted: list[str] = []
+
+    @property
+    def identity(self) -> ClassifierIdentity:
+        """What decides its evidence."""
+        return ClassifierIdentity(**{name: getattr(self, name) for name in ClassifierIdentity.model_fields})
 
 
 class RecordedDataset(_Model):
     """The samples that were used: their number, their source, and the hash of their content.
 
-    ``available`` is what the adapter found, ``official`` what the authors released in that split.
+    ``available`` is what the adapter found, ``official`` what the authors released in that split, ``held_back`` how
+    many samples are kept for exposure and not tested on. ``left_out`` and ``converted`` count what was left out of the
+    data set, and images that were converted, by the reason.
     """
 
     adapter: str
@@ -77,6 +104,9 @@ class RecordedDataset(_Model):
     available: int
     official: int | None = None
     group: Group = "-"
+    held_back: int | None = None
+    left_out: dict[str, int] = {}
+    converted: dict[str, int] = {}
 
 
 class RecordedScores(_Model):
@@ -145,33 +175,13 @@ class Record(_Model):
     provenance: Provenance
 
 
-class Classifier(Protocol):
-    """The properties of a classifier that decide its evidence; see ``RecordedClassifier``."""
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of its weights and buffers."""
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and standard deviation of each channel."""
-
-    @property
-    def penultimate(self) -> str | None:
-        """Name of the last Linear layer."""
-
-    @property
-    def code(self) -> str | None:
-        """Hash of the user's file that builds it."""
-
-
 def cell_id(
     suite: RecordedSuite,
     protocol: str,
     exposed: Sequence[str],
     seed: int,
     detector: RecordedDetector,
-    classifier: Classifier,
+    classifier: ClassifierIdentity,
     datasets: Mapping[str, RecordedDataset],
     engine: str,
     versions: Mapping[str, str],
@@ -185,14 +195,15 @@ def cell_id(
         exposed: Unknown sets whose exposed samples the detector is fitted on.
         seed: Seed of the classifier's training.
         detector: The detector, with its version and all parameters.
-        classifier: The classifier's weights and what else decides its evidence.
+        classifier: What decides the classifier's evidence.
         datasets: Hashes of all samples, as the classifier sees them.
         engine: Version of the engine of gradient metrics.
         versions: Versions of packages.
         identity_version: 1 for old records, whose identity leaves out the versions of numerical packages.
     """
-    about = {"normalisation": classifier.normalisation, "penultimate": classifier.penultimate}
-    about |= {"code": classifier.code or None}
+    about: dict[str, Any] = {"normalisation": classifier.normalisation, "penultimate": classifier.penultimate}
+    about |= {"code": classifier.code or None, "preprocessing": classifier.preprocessing}
+    about |= {"network": classifier.network or None}
     known = {
         "suite": suite.model_dump(),
         "protocol": protocol,
@@ -222,7 +233,7 @@ def identity(record: Record) -> str:
         record.exposed,
         record.seed,
         record.detector,
-        record.classifier,
+        record.classifier.identity,
         record.datasets,
         record.provenance.engine,
         record.provenance.versions,

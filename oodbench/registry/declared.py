@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, UsageError, described
+from oodbench.registry.code import forget_stale, importable, imported_files
 from oodbench.registry.entry import NAME_RULE, Kind, PluginEntry, is_name, singular
 from oodbench.registry.installed import installed
 
@@ -104,7 +105,9 @@ def load_file(path: Path) -> None:
     sys.modules[spec.name] = module
     before = dict(_declared)
     try:
-        spec.loader.exec_module(module)
+        with importable([path.absolute().parent]):
+            forget_stale(imported_files(path))
+            spec.loader.exec_module(module)
     except BaseException as cause:
         _put_back(before)
         if type(cause) in FROM_OUTSIDE or issubclass(type(cause), UsageError):

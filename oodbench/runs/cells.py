@@ -190,7 +190,7 @@ def _tabulate_scores(trial: Trial, sets: Sequence[tuple[Split, NDArray[np.floati
 
 def _make_pending_record(trial: Trial, detector: RecordedDetector, protocol: str, case: Case) -> PendingRecord:
     datasets = {split.dataset: _describe_dataset(trial, split) for split in _list_test_sets(trial, case)}
-    for split in [trial.train, *trial.fitting(case.exposed)]:
+    for split in [*([] if trial.train is None else [trial.train]), *trial.fitting(case.exposed)]:
         datasets[f"{split.dataset} ({split.use})"] = _describe_dataset(trial, split)
     fields: dict[str, Any] = {
         "suite": RecordedSuite(name=trial.suite.name, version=trial.suite.version, limit=trial.spec.limit),
@@ -200,7 +200,7 @@ def _make_pending_record(trial: Trial, detector: RecordedDetector, protocol: str
         "detector": detector,
         "datasets": datasets,
     }
-    identity = cell_id(**fields, classifier=trial.collector.classifier, engine=engine(), versions=versions())
+    identity = cell_id(**fields, classifier=trial.classifier, engine=engine(), versions=versions())
     return PendingRecord(case, identity, fields)
 
 
@@ -212,12 +212,11 @@ def _begin_record(trial: Trial, detector: SelectedDetector | BrokenDetector, pen
         cell_id=pending.cell_id,
         status="ok",
         classifier=RecordedClassifier(
+            **dict(trial.classifier),
             name=classifier.name,
             accuracy=trial.accuracy,
-            weights_sha256=classifier.weights_sha256,
-            normalisation=classifier.normalisation,
-            penultimate=classifier.penultimate,
-            code=classifier.code or None,
+            probe=dict(trial.probe),
+            trusted=list(trial.strange),
         ),
         results=[],
         evidence_batch=trial.collector.batch,
@@ -264,4 +263,7 @@ def _describe_dataset(trial: Trial, split: Split) -> RecordedDataset:
         source=split.source,
         available=split.available,
         official=split.official,
+        held_back=trial.held_back.get(split.dataset) if split.use == "unknown" else None,
+        left_out=dict(split.left_out),
+        converted=dict(split.remarks),
     )

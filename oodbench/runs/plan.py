@@ -1,6 +1,7 @@
 """A plan: the specification of a run with all its jobs and cells, as a file that workers share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,24 +42,33 @@ class Plan(_Model):
         oodbench: Version of the package that made it.
         asked: The specification of the run.
         jobs: Its jobs.
+        probes: By seed, numbers that stand for the outputs of the classifier.
     """
 
     schema_version: Literal[1] = 1
     oodbench: str
     asked: RunSpec
     jobs: list[PlannedJob]
+    probes: dict[int, dict[str, list[float]]] = {}
 
 
-def plan_jobs(run: PreparedRun, seeds: Sequence[int] | None = None) -> list[tuple[Job, PlannedJob]]:
-    """All jobs, or those of some seeds, with their cells; classifiers are trained where they are not cached."""
+@dataclass(frozen=True)
+class PlannedSeed:
+    """The jobs of a seed with their cells, and numbers that stand for what its classifier computes."""
+
+    jobs: Sequence[tuple[Job, PlannedJob]]
+    probe: Mapping[str, list[float]]
+
+
+def plan_seed(run: PreparedRun, seed: int) -> PlannedSeed:
+    """Plan the jobs of a seed; its classifier is trained if it is not cached."""
+    runner = JobRunner(run.trial(seed))
     planned = []
-    for seed in run.seeds if seeds is None else seeds:
-        runner = JobRunner(run.trial(seed))
-        for job in run.jobs(seed):
-            cells = [pending.cell_id for pending in runner.pending(job)]
-            label, exposed = job.detector.label, list(job.exposed)
-            planned.append((job, PlannedJob(seed=seed, detector=label, exposed=exposed, cells=cells)))
-    return planned
+    for job in run.jobs(seed):
+        cells = [pending.cell_id for pending in runner.pending(job)]
+        label, exposed = job.detector.label, list(job.exposed)
+        planned.append((job, PlannedJob(seed=seed, detector=label, exposed=exposed, cells=cells)))
+    return PlannedSeed(planned, runner.trial.probe)
 
 
 def read_plan(file: Path) -> Plan:

@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from oodbench.cache.entries import DiskCache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.making import ClassifierMaker
-from oodbench.datasets.splits import SuiteSplits, draw_splits
+from oodbench.classifiers.probe import SAMPLES, summaries
+from oodbench.datasets.drawing import Selection, draw_splits
+from oodbench.datasets.splits import SuiteSplits
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector
 from oodbench.errors import OodbenchError
+from oodbench.evidence.caching import network_number
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.evidence.timing import evidence_ms
 from oodbench.files.atomic import check_folder
@@ -21,6 +25,7 @@ from oodbench.files.folders import cache_folder, data_folder
 from oodbench.machine.progress import Track
 from oodbench.protocols.case import Case
 from oodbench.protocols.cases import cases_of
+from oodbench.records.record import ClassifierIdentity
 from oodbench.runs.cells import Job
 from oodbench.runs.resolved import ResolvedRun
 from oodbench.runs.trial import SuiteIdentity, Trial
@@ -47,6 +52,11 @@ class PreparedRun:
     splits: SuiteSplits
     track: Track
     download: bool
+
+    def say_remarks(self) -> None:
+        """Say what was left out of the data and what was converted; once for a run, whoever else prepares it."""
+        for sentence in self.splits.remarks:
+            logger.warning("%s", sentence)
 
     @property
     def seeds(self) -> Sequence[int]:
@@ -83,27 +93,44 @@ class PreparedRun:
         Raises:
             OodbenchError: The classifier cannot be built, trained or loaded.
         """
-        suite, splits, cache = self.resolved.suite.suite, self.splits, DiskCache(cache_folder())
+        resolved, splits, cache = self.resolved, self.splits, DiskCache(cache_folder())
+        suite, known = resolved.suite.suite, splits.test if splits.train is None else splits.train
         maker = ClassifierMaker(
-            suite, self.resolved.classifier, splits.train, len(splits.classes), cache, self.track, self.download
+            suite,
+            resolved.classifier,
+            splits.preprocessing,
+            splits.train,
+            known.subset(np.arange(min(SAMPLES, len(known.labels)))).images,
+            len(splits.classes),
+            cache,
+            self.track,
+            self.download,
         )
         classifier = maker.make(seed)
         _refuse_diverged(suite, classifier, seed)
+        number = network_number(classifier, splits.test, cache)
         exposed = {name for names in self.by_exposure for name in names}
         tested = {name for cases in self.by_exposure.values() for _, case in cases for name in case.tested}
-        groups = {name: source.group for name, source in self.resolved.sources.items()}
+        groups = {name: source.group for name, source in resolved.sources.items()}
         return Trial(
-            suite=SuiteIdentity(suite.name, suite.version, groups, self.resolved.plugins),
+            suite=SuiteIdentity(suite.name, suite.version, groups, resolved.plugins),
             seed=seed,
-            collector=EvidenceCollector(classifier, cache, splits.train.images[0], self.track),
+            classifier=_identity(classifier, suite, number),
+            probe=summaries(
+                classifier, splits.test.images, {name: splits.unknown[name].images for name in sorted(tested)}
+            ),
+            is_trained=suite.weights is None,
+            classes=splits.classes,
+            collector=EvidenceCollector(classifier, cache, maker.example[0], self.track),
             train=splits.train,
             meta=splits.meta,
             test=splits.test,
             exposed={name: split for name, split in splits.exposed.items() if name in exposed},
             unknown={name: split for name, split in splits.unknown.items() if name in tested},
-            evidence_ms=evidence_ms(classifier, splits.test.images),
-            spec=self.resolved.spec,
-            time_limit=self.resolved.time_limit,
+            held_back={name: len(split.labels) for name, split in splits.exposed.items()},
+            evidence_ms=evidence_ms(classifier, splits.test.first(64).images),
+            spec=resolved.spec,
+            time_limit=resolved.time_limit,
         )
 
 
@@ -120,13 +147,15 @@ def prepare_run(resolved: ResolvedRun, *, data: str | Path | None, download: boo
         OodbenchError: Data are not there, or splits share samples.
     """
     check_folder(cache_folder(), "the cache folder", "one by the environment variable OODBENCH_CACHE")
+    spec = resolved.spec
     splits = draw_splits(
         resolved.suite,
         resolved.sources,
+        resolved.preprocessing,
         data_folder(data),
+        classes=resolved.classes,
         download=download,
-        limit=resolved.spec.limit,
-        skip_missing=resolved.spec.skip_missing,
+        selection=Selection(spec.limit, spec.skip_missing, spec.skip_unreadable, spec.drop_shared),
         track=track,
     )
     for name, looked_for in splits.missing.items():
@@ -152,3 +181,17 @@ def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
             f"the training of the classifier {classifier.name} with seed {seed} diverged to weights of NaN or "
             f"infinity; lower training.learning_rate of the suite {suite.name} from {suite.training.learning_rate}."
         )
+
+
+def _identity(classifier: Classifier, suite: Suite, number: int) -> ClassifierIdentity:
+    """What decides the evidence of a classifier, as records have it."""
+    preprocessing = classifier.preprocessing
+    return ClassifierIdentity(
+        weights_sha256=classifier.weights_sha256,
+        normalisation=preprocessing.normalisation,
+        penultimate=classifier.penultimate,
+        code=classifier.code or None,
+        # The hashes of prepared images stand for it.
+        preprocessing=preprocessing.identity if suite.drawing == "source" else None,
+        network=number or None,
+    )

@@ -8,17 +8,21 @@ from typing import Any
 
 from oodbench import registry
 from oodbench.classifiers.lookup import find_classifier
+from oodbench.classifiers.preprocessing import preprocessing_of
 from oodbench.classifiers.spec import ClassifierSpec
 from oodbench.classifiers.weights import weights_file
+from oodbench.datasets.classes import class_list
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import ResolvedSource, resolve_sources
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector, select
 from oodbench.errors import UsageError
 from oodbench.protocols.case import Protocol
 from oodbench.protocols.cases import load_protocols
 from oodbench.registry.isolation import TimeLimit
+from oodbench.runs.given import NOTHING, GivenObjects, given_classifier, with_given
 from oodbench.runs.spec import RunSpec
 from oodbench.suites.reading import LoadedSuite, read_suite
-from oodbench.suites.schema import PRETRAINED, Suite
+from oodbench.suites.schema import GIVEN, PRETRAINED, Suite
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +36,28 @@ class ResolvedRun:
         suite: The suite, with the classifier and data sets that the specification replaces.
         sources: Its data sets, the known one first.
         classifier: How the classifier is built.
+        preprocessing: How pictures become its inputs.
+        classes: The class that each of its outputs stands for; None for the known classes in sorted order.
         detectors: The detectors.
         protocols: The protocols by name.
         seeds: Seeds of the classifier's training.
         time_limit: How long a detector may take.
         plugins: Distribution and version of all plugins but detectors, by kind and name.
+        given: Objects that were given instead of names.
     """
 
     spec: RunSpec
     suite: LoadedSuite
     sources: Mapping[str, ResolvedSource]
     classifier: ClassifierSpec
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] | None
     detectors: Sequence[SelectedDetector | BrokenDetector]
     protocols: Mapping[str, Protocol]
     seeds: Sequence[int]
     time_limit: TimeLimit
     plugins: Mapping[str, str]
+    given: GivenObjects = NOTHING
 
     def facts(self) -> dict[str, Any]:
         """What the journal says of the run."""
@@ -56,6 +66,7 @@ class ResolvedRun:
             "suite": f"{suite.name} {suite.version}",
             "classifier": suite.classifier,
             "weights": suite.weights,
+            "preprocessing": self.preprocessing.identity,
             "datasets": {name: source.source.adapter for name, source in self.sources.items()},
             "seeds": list(self.seeds),
             "detectors": [detector.label for detector in self.detectors],
@@ -64,11 +75,12 @@ class ResolvedRun:
         }
 
 
-def resolve_run(spec: RunSpec, *, ends_process: bool = False) -> ResolvedRun:
+def resolve_run(spec: RunSpec, given: GivenObjects = NOTHING, *, ends_process: bool = False) -> ResolvedRun:
     """Look up all names of a specification, so that a wrong name is refused at once.
 
     Args:
         spec: What is run.
+        given: Objects that were given instead of names.
         ends_process: Whether a detector that does not heed its time limit may end this process.
 
     Raises:
@@ -80,9 +92,18 @@ def resolve_run(spec: RunSpec, *, ends_process: bool = False) -> ResolvedRun:
     protocols = load_protocols(spec.protocols)
     suite = _suite(spec)
     with suite.blamed("classifier"):
-        classifier = find_classifier(suite.suite.classifier, suite.code_folders, suite.suite.input.channels)
+        if given.classifier is not None:
+            classifier = given_classifier(suite.suite.classifier, given.classifier)
+        else:
+            name, as_pretrained = suite.suite.classifier, suite.suite.has_preset
+            classifier = find_classifier(name, suite.code_folders, as_pretrained=as_pretrained)
+        classifier = with_given(classifier, given)
+    with suite.blamed("input"):
+        preprocessing = preprocessing_of(suite.suite, classifier, suite.code_folders, given.transform)
+    with suite.blamed("classes"):
+        classes = class_list(suite.suite.classes)
     seeds = _seeds(suite.suite, spec.seeds)
-    if suite.suite.weights is not None and suite.suite.weights != PRETRAINED:
+    if suite.suite.weights not in (None, PRETRAINED, GIVEN):
         with suite.blamed("weights"):
             for seed in seeds:
                 weights_file(suite.suite.weights, seed)
@@ -93,6 +114,8 @@ def resolve_run(spec: RunSpec, *, ends_process: bool = False) -> ResolvedRun:
         suite=suite,
         sources=sources,
         classifier=classifier,
+        preprocessing=preprocessing,
+        classes=classes,
         detectors=select(spec.detectors, time_limit),
         protocols=protocols,
         seeds=seeds,
@@ -103,6 +126,7 @@ def resolve_run(spec: RunSpec, *, ends_process: bool = False) -> ResolvedRun:
             suite.plugin,
             *(source.entry for source in sources.values()),
         ]),
+        given=given,
     )  # fmt: skip
 
 
@@ -117,7 +141,7 @@ def _providers(entries: Iterable[registry.PluginEntry | None]) -> dict[str, str]
 def _suite(spec: RunSpec) -> LoadedSuite:
     """The suite with the classifier and the data sets that the specification replaces."""
     original = read_suite(spec.suite)
-    suite = original.with_classifier(spec.classifier, spec.weights, spec.penultimate)
+    suite = original.with_classifier(spec.classifier, spec.weights, spec.penultimate, spec.transform)
     if original.suite.weights is not None and suite.suite.weights is None:
         logger.warning(
             "the weights of the suite are those of its own classifier; %s is trained.", suite.suite.classifier

@@ -141,7 +141,7 @@ class DetectorScorer:
             return Evidence(**collected, **shared, scores=inputs.scores.get(key_of(split)))
 
         score_evidence = {key_of(split): of_split(split) for split in trial.scored()}
-        fitting = [trial.train] if detector.plugin.fitted_on == "training" else trial.fitting(exposed)
+        fitting = [_training_split(trial)] if detector.plugin.fitted_on == "training" else trial.fitting(exposed)
         return DetectorEvidence(
             Evidence.concatenate([score_evidence.get(key_of(split)) or of_split(split) for split in fitting]),
             torch.cat([torch.from_numpy(split.labels) for split in fitting]),
@@ -239,6 +239,20 @@ class DetectorScorer:
                 scores[fold == i] = torch.from_numpy(score(fitted.detector, evidence[fold == i])).double()
         by_split = torch.split(scores, [len(split.labels) for split in fitting])
         return {key_of(split): of_split for split, of_split in zip(fitting, by_split, strict=True)}
+
+
+def _training_split(trial: Trial) -> Split:
+    """The known training split.
+
+    Raises:
+        CellSkippedError: There is none.
+    """
+    if trial.train is None:
+        raise CellSkippedError(
+            f"it is fitted on the samples that the classifier was trained on, and {trial.test.dataset} has no training "
+            "split"
+        )
+    return trial.train
 
 
 def _timed_score(fitted: FittedDetector, evidence: Evidence) -> SplitScores:

@@ -108,17 +108,21 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    suite: str = "digits"
+    suite: Annotated[str, BeforeValidator(_text)] = "digits"
     detectors: Annotated[tuple[str, ...], BeforeValidator(_detectors)] = ("*",)
     protocols: Texts = ("*",)
     seeds: Annotated[tuple[int, ...] | None, BeforeValidator(_seeds)] = None
     classifier: str | None = None
     weights: Annotated[str | None, BeforeValidator(_text)] = None
+    transform: Annotated[str | None, BeforeValidator(_text)] = None
     penultimate: str | None = None
     replace: Annotated[dict[str, str], BeforeValidator(_replacements)] = {}
     plugins: Texts = ()
     limit: Annotated[int | None, BeforeValidator(_limit)] = None
     skip_missing: Annotated[bool, BeforeValidator(bool)] = False
+    skip_unreadable: Annotated[bool, BeforeValidator(bool)] = False
+    drop_shared: Annotated[bool, BeforeValidator(bool)] = False
+    trust_model: Annotated[bool, BeforeValidator(bool)] = False
     timeout: Annotated[float | None, BeforeValidator(_timeout)] = None
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.datasets.splits import Split
+from oodbench.errors import UsageError
 from oodbench.evidence.collector import EvidenceCollector
+from oodbench.records.record import ClassifierIdentity
 from oodbench.registry.isolation import UNLIMITED, TimeLimit
+from oodbench.runs.model_checks import find_strange
 from oodbench.runs.spec import RunSpec
 from oodbench.suites.schema import Group
 
 logger = logging.getLogger(__name__)
 
-# A classifier below this multiple of the accuracy of guessing is warned of.
+# A trained classifier below this multiple of the accuracy of guessing is warned of.
 HARDLY = 1.5
 
 
@@ -47,27 +50,37 @@ class Trial:
         suite: What records say of the suite.
         seed: The seed of the classifier's training.
         spec: What is run.
+        classifier: What decides the evidence of the classifier, as records have it.
         collector: The trained classifier and its evidence.
-        train: Known samples that the classifier was trained on.
+        train: Known samples that the classifier was trained on; None if there are none.
         meta: Known samples that detectors are fitted on.
         test: Known samples that detectors are tested on.
         exposed: Unknown samples that detectors may be fitted on, by data set.
         unknown: Unknown samples that detectors are tested on, by data set.
         evidence_ms: Milliseconds for each sample that some parts of the evidence take; None if they were not measured.
         time_limit: How long a detector may take.
+        is_trained: Whether the classifier was trained for the run, and not given with its weights.
+        probe: Numbers that stand for the classifier's outputs on fixed pictures and samples of each test set.
+        held_back: Number of samples of each unknown set that are kept for exposure.
+        classes: The class that each output of the classifier stands for.
     """
 
     suite: SuiteIdentity
     seed: int
     spec: RunSpec
+    classifier: ClassifierIdentity
     collector: EvidenceCollector
-    train: Split
+    train: Split | None
     meta: Split
     test: Split
     exposed: Mapping[str, Split]
     unknown: Mapping[str, Split]
     evidence_ms: Callable[[tuple[str, ...]], float | None]
     time_limit: TimeLimit = UNLIMITED
+    is_trained: bool = True
+    probe: Mapping[str, list[float]] = field(default_factory=dict)
+    held_back: Mapping[str, int] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     def tested(self) -> list[Split]:
         """All test sets of the run, the known one first."""
@@ -91,19 +104,31 @@ class Trial:
         return is_wrong
 
     def collect_evidence(self) -> None:
-        """Collect the evidence of all splits that detectors score, where it was not collected before."""
+        """Collect the evidence of all splits that detectors score, where it was not collected before.
+
+        Raises:
+            UsageError: The classifier's outputs on known samples are strange, and the user does not trust it.
+        """
+        if self.strange and not self.spec.trust_model:
+            raise UsageError(f"{' '.join(self.strange)} To go on all the same, use --trust-model.")
         for split in self.scored():
             self.collector.evidence(split)
-        classes = len(np.unique(self.train.labels))
-        if self.accuracy < HARDLY / classes:
+
+        classes = len(np.unique(self.test.labels))
+        if self.is_trained and self.accuracy < HARDLY / classes:
             logger.warning(
                 "the classifier %s with seed %d is right on %.1f %% of the known test samples of %d classes, which is "
-                "hardly better than chance: train it for more epochs, or look at its weights and input.",
+                "hardly better than chance: train it for more epochs, or look at its input.",
                 self.collector.classifier.name,
                 self.seed,
                 100 * self.accuracy,
                 classes,
             )
+
+    @cached_property
+    def strange(self) -> list[str]:
+        """What is strange about the classifier's outputs on known samples, a sentence for each finding."""
+        return find_strange(self.collector, self.meta, self.test, self.classes, is_given=not self.is_trained)
 
     @cached_property
     def accuracy(self) -> float:

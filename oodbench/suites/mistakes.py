@@ -11,6 +11,9 @@ from pydantic_core import ErrorDetails
 from oodbench.errors import UsageError
 from oodbench.suites.schema import Group, Input, Sizes, Suite, Training
 
+# Keys of [input] that say how pictures are decoded.
+OF_DECODING = ("ground", "orientation", "depth")
+
 
 def mistake(file: Path, text: str, keys: Sequence[str], message: str) -> UsageError:
     """The error for a mistake in a suite file.
@@ -32,12 +35,14 @@ def in_our_words(error: ErrorDetails) -> str:
     match error["type"]:
         case "missing":
             return "it is missing"
-        case "too_short":
+        case "too_short" if table != "classes":
             return "it is empty; expected at least one"
         case "extra_forbidden":
             tables: dict[str, type[BaseModel]] = {"input": Input, "sizes": Sizes, "training": Training}
             offered = tables.get(table, Suite).model_fields
             return f"there is no such key; expected one of: {', '.join(offered)}"
+        case _ if table == "classes":
+            expected = "a file, or a list of at least two names"
         case _ if table == "known":
             expected = "an adapter's name, or a table with the key adapter"
         case "string_pattern_mismatch":
@@ -67,19 +72,39 @@ def contradictions(suite: Suite) -> Iterator[tuple[list[str], str]]:
                 "{seed} where the names of several files have the seed, or leave one seed"
             ),
         )
-    yield from _wrong_normalisation(suite.input)
+    yield from _wrong_normalisation(suite.input, has_preset=suite.has_preset)
+    yield from _wrong_preprocessing(suite)
     if suite.known_name in suite.unknown:
         yield ["unknown", suite.known_name], "it is both the known and an unknown set; give one of them another name"
 
 
-def _wrong_normalisation(input: Input) -> Iterator[tuple[list[str], str]]:
+def _wrong_normalisation(input: Input, *, has_preset: bool) -> Iterator[tuple[list[str], str]]:
     for key, values, partner in (("mean", input.mean, "std"), ("std", input.std, "mean")):
-        if values is None and getattr(input, partner) is not None:
+        if values is None and getattr(input, partner) is not None and not has_preset:
             yield ["input", partner], f"there is no {key} to go with it; expected both or neither"
-        if values is not None and len(values) != input.channels:
+        # A preset says how many channels there are.
+        if values is not None and len(values) != input.channels and not has_preset:
             count = f"{len(values)} number{'s' if len(values) != 1 else ''}"
             expected = f"{input.channels} number{'s' if input.channels != 1 else ''}"
             yield ["input", key], f"it has {count}; expected {expected}, one for each channel"
+
+
+def _wrong_preprocessing(suite: Suite) -> Iterator[tuple[list[str], str]]:
+    input, given = suite.input, suite.input.model_fields_set
+    others = [key for key in Input.model_fields if key in given and key not in ("transform", *OF_DECODING)]
+    if input.transform is not None and others:
+        yield ["input", others[0]], "there is a transform, which stands instead of it; expected one of both"
+    if input.resize is not None and input.resize < input.size and "size" in given:
+        yield ["input", "resize"], f"it is below the size {input.size} that is cut out; expected at least as much"
+    squares = [key for key in ("resolution", "levels") if key in given]
+    if squares and (input.resize is not None or suite.has_preset):
+        with_what = "resize" if input.resize is not None else "the preset of the classifier's weights"
+        yield ["input", squares[0]], f"it does not go together with {with_what}; expected one of both"
+    if suite.drawing == "prepared" and (input.transform is not None or suite.has_preset):
+        yield (
+            ["drawing"],
+            "splits cannot be drawn by the prepared images of a transform or preset; expected drawing = 'source'",
+        )
 
 
 def _shortened(value: object) -> str:

@@ -12,12 +12,15 @@ from pydantic import ValidationError
 from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
-from oodbench.suites.mistakes import contradictions, in_our_words, key_at, mistake
-from oodbench.suites.schema import PRETRAINED, Suite, source_of
+from oodbench.suites.mistakes import OF_DECODING, contradictions, in_our_words, key_at, mistake
+from oodbench.suites.schema import CLASS_LISTS, PRETRAINED, Input, Suite, source_of
 
 LARGEST = MIB // 4
 # The time to parse a dotted key grows with the square of the number of its dots.
 MOST_DOTS = 2000
+# Parameters of adapters that are paths.
+PATHS = ("path", "root")
+LISTS = ("train", "validation", "test")
 DEEPEST = 50
 
 
@@ -69,13 +72,24 @@ class LoadedSuite:
         updated = suite.model_copy(update={"known": known, "unknown": unknown})
         return replace(self, suite=updated, replaced=self.replaced | replacements.keys())
 
-    def with_classifier(self, classifier: str | None, weights: str | None, penultimate: str | None) -> "LoadedSuite":
-        """The suite with another classifier, other weights or another penultimate layer; None keeps the suite's.
+    def with_classifier(
+        self, classifier: str | None, weights: str | None, penultimate: str | None, transform: str | None = None
+    ) -> "LoadedSuite":
+        """The suite with another classifier, weights, penultimate layer or transform; None keeps the suite's.
 
         A new classifier does not inherit the suite's weights and penultimate layer: they belong to the old classifier.
+        One that is trained has an output for each known class, in sorted order.
+        A transform stands instead of the suite's preprocessing, and splits are drawn by the source images then.
         """
         options = {"classifier": classifier, "weights": weights, "penultimate": penultimate}
-        changed = {key: value for key, value in options.items() if value is not None or classifier is not None}
+        changed: dict[str, Any] = {
+            key: value for key, value in options.items() if value is not None or classifier is not None
+        }
+        if classifier is not None and weights is None:
+            changed["classes"] = None
+        if transform is not None:
+            decoding = {key: getattr(self.suite.input, key) for key in OF_DECODING}
+            changed |= {"input": Input(transform=transform, **decoding), "drawing": "source"}
         return replace(self, suite=self.suite.model_copy(update=changed), overridden=self.overridden | changed.keys())
 
     @contextmanager
@@ -154,9 +168,9 @@ def _parse(path: Path) -> tuple[Suite, str]:
         suite = Suite.model_validate(table)
     except ValidationError as cause:
         first = cause.errors()[0]
-        # Below `known`, pydantic lists the type that it tried, which is not a key.
+        # Below these, pydantic lists the type that it tried, which is not a key.
         keys = [str(key) for key in first["loc"]]
-        raise mistake(path, text, keys[:1] if keys[0] == "known" else keys, in_our_words(first)) from cause
+        raise mistake(path, text, keys[:1] if keys[0] in ("known", "classes") else keys, in_our_words(first)) from cause
     for keys, message in contradictions(suite):
         raise mistake(path, text, keys, message)
     try:
@@ -194,17 +208,23 @@ def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
 
     def absolute(name: str, table: dict[str, Any]) -> dict[str, Any]:
         source = source_of(name, table)
-        if "path" not in source.parameters:
-            return table
-        path = (folder / Path(str(source.parameters["path"])).expanduser()).resolve()
-        if source.adapter == "huggingface" and not path.is_dir():
-            return table  # not a folder, so a name on the Hub
-        named = {"name": table["name"]} if "name" in table else {}
-        return {"adapter": source.adapter, "group": source.group, **named, **source.parameters, "path": str(path)}
+        paths = {
+            key: str((folder / Path(str(value)).expanduser()).resolve())
+            for key, value in source.parameters.items()
+            if key in PATHS or (key in LISTS and source.adapter == "imagelist")
+        }
+        if not paths or (source.adapter == "huggingface" and not Path(paths.get("path", "")).is_dir()):
+            return table  # nothing to resolve, or not a folder, so a name on the Hub
+        kept = {key: table[key] for key in ("name",) if key in table}
+        chosen = {} if source.split is None else {"split": source.split}
+        return {"adapter": source.adapter, "group": source.group, **kept, **chosen, **source.parameters, **paths}
 
     known = {"adapter": suite.known, "name": suite.known_name} if isinstance(suite.known, str) else suite.known
     unknown = {name: absolute(name, table) for name, table in suite.unknown.items()}
-    weights = suite.weights
+    weights, classes = suite.weights, suite.classes
     if weights is not None and weights != PRETRAINED:
         weights = str((folder / Path(weights).expanduser()).resolve())
-    return suite.model_copy(update={"known": absolute(suite.known_name, known), "unknown": unknown, "weights": weights})
+    if isinstance(classes, str) and classes not in CLASS_LISTS:
+        classes = str((folder / Path(classes).expanduser()).resolve())
+    paths = {"known": absolute(suite.known_name, known), "unknown": unknown, "weights": weights, "classes": classes}
+    return suite.model_copy(update=paths)

@@ -9,8 +9,11 @@ from oodbench.registry.parameters import split_spec
 Group = Literal["near", "far", "-"]
 # Largest seed that all random number generators accept.
 MAX_SEED = 2**63 - 1
-# Value of `weights` for those that torchvision or timm provide.
-PRETRAINED = "pretrained"
+# Values of `weights` for those that torchvision or timm provide, and for those that are given as an object in Python.
+PRETRAINED, GIVEN = "pretrained", "<given>"
+# Values of `classes` that are no file.
+CLASS_LISTS = ("imagenet-1k",)
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "lanczos"]
 
 
 class _Table(BaseModel):
@@ -18,24 +21,43 @@ class _Table(BaseModel):
 
 
 class Input(_Table):
-    """The form that every image is converted to before the classifier gets it.
+    """How pictures are decoded, and the form that every image is converted to before the classifier gets it.
 
     Attributes:
+        preset: ``model`` takes the preprocessing that belongs to the classifier's weights in torchvision or timm; keys
+            beside it override it, one by one. ``none`` takes none. By default, ``model`` for pretrained weights.
         channels: 1 (grey) or 3 (RGB).
         size: Height and width in pixels.
+        resize: If set, length in pixels that the short side is resized to, of which the centre of ``size`` is cut out.
+            Otherwise the central square is resized to ``size``.
+        interpolation: How images are resized. By default ``bilinear`` with ``resize``; without it, area averages where
+            images are shrunk and ``bilinear`` where they are enlarged.
         resolution: If set, height and width in pixels that every image is resized to first, so that sharpness does
             not reveal the data set.
         levels: If set, number of grey values that are kept after that, for the same reason.
         mean: If set, mean that is subtracted from each channel, for values from 0 to 1.
         std: Standard deviation that each channel is then divided by.
+        transform: ``file.py:function`` or ``module:function``, a PIL image to float32 (C, H, W): instead of all keys
+            above.
+        ground: Colour that transparent pixels are composited on: a name or ``#rrggbb``.
+        orientation: ``stored`` takes pixels as they are stored, as torchvision and timm do; ``exif`` turns them as the
+            EXIF data say.
+        depth: Number of bits that pixels of more than 8 bits use; None takes 16.
     """
 
+    preset: Literal["model", "none"] | None = None
     channels: Literal[1, 3] = 1
     size: int = Field(default=28, ge=8, le=1024)
+    resize: int | None = Field(default=None, ge=8, le=2048)
+    interpolation: Interpolation | None = None
     resolution: int | None = Field(default=None, ge=2, le=1024)
     levels: int | None = Field(default=None, ge=2, le=256)
     mean: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     std: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    transform: str | None = None
+    ground: str = "white"
+    orientation: Literal["stored", "exif"] = "stored"
+    depth: int | None = Field(default=None, ge=9, le=16)
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -50,14 +72,15 @@ class Sizes(_Table):
         train: Known samples that the classifier is trained on.
         meta: Known samples that detectors are fitted on (the known meta split).
         test: Known samples that detectors are tested on.
-        exposed: Samples of each unknown set that detectors may be fitted on, if a protocol exposes it.
+        exposed: Samples of each unknown set that detectors may be fitted on, if a protocol exposes it; 0 holds none
+            back, so that all of the set is tested on.
         unknown: Samples of each unknown set that detectors are tested on.
     """
 
     train: int | None = Field(default=None, ge=1)
     meta: int | None = Field(default=None, ge=1)
     test: int | None = Field(default=None, ge=1)
-    exposed: int | None = Field(default=None, ge=1)
+    exposed: int | None = Field(default=None, ge=0)
     unknown: int | None = Field(default=None, ge=1)
 
 
@@ -76,12 +99,14 @@ class Source(BaseModel):
     Attributes:
         adapter: Name of the adapter.
         group: ``near`` or ``far`` for unknown sets, ``-`` for the known set.
+        split: Name of the split that is tested on; None leaves the choice to the adapter.
         parameters: Parameters of the adapter.
     """
 
     model_config = ConfigDict(frozen=True)
     adapter: str
     group: Group = "-"
+    split: str | None = None
     parameters: dict[str, Any] = {}
 
 
@@ -93,6 +118,10 @@ class Suite(_Table):
         weights: File of its weights, or ``pretrained``; None trains it. ``{seed}`` in the file name stands for the
             seed, so that each seed has its own file.
         penultimate: Name of the Linear layer whose input is the penultimate features; None finds the layer.
+        classes: Name of the class that each output of the classifier stands for: a file with a name on each line, a
+            list, or ``imagenet-1k``. By default the known classes in sorted order.
+        drawing: What the splits are drawn by: the ``source`` images, so that classifiers with other preprocessing get
+            the same samples, or the ``prepared`` ones, as the suites that were published first do.
         known: The known data set: an adapter with parameters, or a table with the key ``adapter``.
         seeds: A classifier is trained for each seed.
         unknown: Table of each unknown data set, by its name.
@@ -103,6 +132,8 @@ class Suite(_Table):
     classifier: str = "cnn"
     weights: str | None = None
     penultimate: str | None = None
+    classes: str | Annotated[list[str], Field(min_length=2)] | None = None
+    drawing: Literal["source", "prepared"] = "source"
     known: str | dict[str, Any]
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default=[0, 1, 2], min_length=1)
     unknown: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -122,6 +153,13 @@ class Suite(_Table):
         """Whether all seeds share the same weights, from a single training."""
         return self.weights is not None and "{seed}" not in self.weights
 
+    @property
+    def has_preset(self) -> bool:
+        """Whether the preprocessing is that of the classifier's own weights, perhaps with keys that override it."""
+        if self.input.preset is not None:
+            return self.input.preset == "model"
+        return self.weights == PRETRAINED and self.input.transform is None
+
     def sources(self) -> dict[str, Source]:
         """The data sets by name: first the known set, then the unknown sets."""
         known = {"adapter": self.known} if isinstance(self.known, str) else self.known
@@ -134,4 +172,6 @@ def source_of(name: str, table: dict[str, Any]) -> Source:
     """The data set that a table of a suite file describes; its adapter defaults to ``name``."""
     rest = {key: value for key, value in table.items() if key not in ("adapter", "group", "name")}
     adapter, parameters = split_spec(str(table.get("adapter", name)))
-    return Source(adapter=adapter, group=table.get("group", "-"), parameters=parameters | rest)
+    parameters |= rest
+    split = parameters.pop("split", None)
+    return Source(adapter=adapter, group=table.get("group", "-"), split=split, parameters=parameters)

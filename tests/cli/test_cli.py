@@ -246,7 +246,7 @@ def test_a_reader_that_leaves_early_is_no_failure_of_the_run(tmp_path, form):
     for reader in ("| head -1", "| true"):
         done = piped([*RUN, *form], reader, tmp_path)
         assert done.returncode == 0
-        assert done.stderr == "2 records in o (0 failed, 0 skipped).\n"
+        assert done.stderr == "oodbench: left out of patches: 46 duplicates.\n2 records in o (0 failed, 0 skipped).\n"
 
 
 def test_a_reader_that_leaves_early_hides_no_failed_cell(tmp_path):
@@ -288,7 +288,7 @@ def test_a_full_disk_under_stdout_is_told_and_the_records_are_kept(tmp_path):
 def test_closed_stdout_loses_the_tables_only(tmp_path):
     done = piped(RUN, ">&-", tmp_path)
     assert done.returncode == 0
-    assert done.stderr == "2 records in o (0 failed, 0 skipped).\n"
+    assert done.stderr == "oodbench: left out of patches: 46 duplicates.\n2 records in o (0 failed, 0 skipped).\n"
 
 
 def test_what_stdout_cannot_encode_is_replaced(tmp_path):

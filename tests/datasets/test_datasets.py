@@ -3,7 +3,6 @@
 import io
 import re
 import struct
-import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +13,11 @@ from PIL import Image as Pillow
 from sklearn.datasets import load_digits, load_sample_images
 
 from oodbench import registry
-from oodbench.datasets.adapter import DataMissingError, LazyImages, Request
-from oodbench.datasets.contact_sheet import draw_sheet
+from oodbench.classifiers.contact_sheet import draw_sheet
+from oodbench.datasets.adapter import DataMissingError, LazyImages, NoSuchSplitError, Request
 from oodbench.datasets.embedded import LETTERS
 from oodbench.datasets.inventory import Holding, take_inventory
-from oodbench.datasets.preparation import prepare
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import UsageError
 from oodbench.suites.reading import read_suite
 from oodbench.suites.schema import Input
@@ -33,6 +32,10 @@ MADE_UP = [
 DIGITS_INPUT = Input(channels=1, size=8, resolution=8, levels=17)
 
 
+def prepare(images, input):
+    return Preprocessing(input).prepare(images)
+
+
 def read(name, *, root=NOWHERE, split="test", channels=1, resolution=28, **parameters):
     request = Request(Path(root), split, channels=channels, resolution=resolution)
     return registry.load("datasets", name).read(request, parameters)
@@ -41,6 +44,10 @@ def read(name, *, root=NOWHERE, split="test", channels=1, resolution=28, **param
 def save(file, image):
     file.parent.mkdir(parents=True, exist_ok=True)
     Pillow.fromarray(image).save(file)
+
+
+def values(pool):
+    return [int(np.asarray(image)[0, 0]) for image in pool.images]
 
 
 def grey(value, side=9):
@@ -279,7 +286,7 @@ def test_class_folders_are_the_classes_in_the_order_of_their_names(tmp_path):
     for name, value in (("b/1", 3), ("a/2", 2), ("a/1", 1), ("c/deep/1", 4)):
         save(tmp_path / f"{name}.png", grey(value))
     pool = read("imagefolder", path=tmp_path)
-    assert [image[0, 0] for image in pool.images] == [1, 2, 3, 4]
+    assert values(pool) == [1, 2, 3, 4]
     assert pool.labels.tolist() == [0, 0, 1, 2]
     assert pool.labels.dtype == np.int64
     assert pool.split == "all"
@@ -291,7 +298,7 @@ def test_train_and_test_folders_are_the_splits(tmp_path, split, value):
         save(tmp_path / "train" / name / "1.png", grey(1))
         save(tmp_path / "test" / name / "1.png", grey(2))
     pool = read("imagefolder", path=tmp_path, split=split)
-    assert [image[0, 0] for image in pool.images] == [value, value]
+    assert values(pool) == [value, value]
     assert pool.labels.tolist() == [0, 1]
     assert pool.split == split
 
@@ -301,23 +308,7 @@ def test_flat_folder_is_one_class(tmp_path):
     save(tmp_path / "2.jpg", grey(2))
     pool = read("imagefolder", path=tmp_path)
     assert pool.labels.tolist() == [0, 0]
-    assert [image[0, 0] for image in pool.images] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("mode", "shape"), [("1", (9, 9)), ("L", (9, 9)), ("RGB", (9, 9, 3)), ("RGBA", (9, 9, 3)), ("P", (9, 9, 3))]
-)
-def test_grey_files_are_read_as_grey_and_colours_as_rgb(tmp_path, mode, shape):
-    Pillow.fromarray(grey(255)).convert(mode).save(tmp_path / "1.png")
-    image = read("imagefolder", path=tmp_path).images[0]
-    assert image.shape == shape
-    assert image.dtype == np.uint8
-    assert image.min() == 255
-
-
-def test_grey_files_of_16_bits_are_scaled_down(tmp_path):
-    save(tmp_path / "1.png", np.array([[0, 0x4000], [0x8000, 0xFFFF]], dtype=np.uint16))
-    assert read("imagefolder", path=tmp_path).images[0].tolist() == [[0, 0x40], [0x80, 0xFF]]
+    assert values(pool) == [1, 2]
 
 
 @pytest.mark.parametrize("value", [True, "true"])
@@ -333,65 +324,6 @@ def test_classes_have_the_same_labels_in_train_and_test(tmp_path):
     assert read("imagefolder", path=tmp_path, split="test").labels.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("litter", [".DS_Store", ".hidden.png", "Thumbs.db", "desktop.ini"])
-def test_what_file_managers_leave_behind_is_ignored(tmp_path, litter):
-    save(tmp_path / "a" / "1.png", grey(1))
-    (tmp_path / "a" / litter).write_bytes(b"x")
-    (tmp_path / litter).write_bytes(b"x")
-    assert len(read("imagefolder", path=tmp_path).images) == 1
-
-
-def test_hidden_folder_is_no_class(tmp_path):
-    for name in ("a", "b", ".ipynb_checkpoints"):
-        save(tmp_path / name / "1.png", grey(1))
-    assert read("imagefolder", path=tmp_path).labels.tolist() == [0, 1]
-
-
-def test_hidden_folder_beside_train_and_test_changes_nothing(tmp_path):
-    for name in ("train/a", "train/b", "test/a", "test/b"):
-        save(tmp_path / name / "1.png", grey(1))
-    (tmp_path / ".git").mkdir()
-    assert read("imagefolder", path=tmp_path).split == "test"
-
-
-@pytest.mark.parametrize("names", [("train",), ("train", "val"), ("train", "test", "extra"), ("test", "cars")])
-def test_split_names_among_other_folders_are_no_classes(tmp_path, names):
-    for name in names:
-        save(tmp_path / name / "a" / "1.png", grey(1))
-    with pytest.raises(UsageError, match=f"{', '.join(sorted(names))}; expected either train and test") as error:
-        read("imagefolder", path=tmp_path)
-    assert str(tmp_path) in str(error.value)
-
-
-@pytest.mark.parametrize(("mode", "kind"), [("I", "integers"), ("F", "floats")])
-def test_images_of_32_bits_are_refused(tmp_path, mode, kind):
-    Pillow.fromarray(grey(200)).convert(mode).save(tmp_path / "1.tif")
-    pool = read("imagefolder", path=tmp_path)
-    with pytest.raises(UsageError, match=rf"1\.tif has 32-bit {kind} \(mode {mode}\); expected 8 or 16 bits"):
-        pool.images[0]
-
-
-def test_large_images_are_read_quietly_up_to_pillows_limit(tmp_path, monkeypatch):
-    save(tmp_path / "1.png", grey(1, side=10))
-    pool = read("imagefolder", path=tmp_path)
-    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 60)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert pool.images[0].shape == (10, 10)
-    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 40)
-    with pytest.raises(UsageError, match=r"1\.png cannot be read: .*[^.]; replace or remove it\."):
-        pool.images[0]
-
-
-def test_text_file_among_the_images_is_named(tmp_path):
-    save(tmp_path / "a" / "1.png", grey(1))
-    notes = tmp_path / "a" / "notes.txt"
-    notes.write_text("not an image")
-    with pytest.raises(UsageError) as error:
-        read("imagefolder", path=tmp_path)
-    assert str(notes) in str(error.value)
-
-
 @pytest.mark.parametrize("name", ["there is none", ""])
 def test_missing_or_empty_folder_is_missing_data(tmp_path, name):
     with pytest.raises(DataMissingError) as error:
@@ -399,18 +331,6 @@ def test_missing_or_empty_folder_is_missing_data(tmp_path, name):
     assert str(tmp_path / name) in str(error.value)
     assert error.value.exit_status == 3
     assert not error.value.downloadable
-
-
-@pytest.mark.parametrize("content", ["truncated", "text"])
-def test_broken_image_is_named_when_it_is_read(tmp_path, content):
-    broken = tmp_path / "a" / "1.jpg"
-    save(broken, np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[: len(whole) // 2] if content == "truncated" else b"no image at all")
-    pool = read("imagefolder", path=tmp_path)
-    with pytest.raises(UsageError) as error:
-        pool.images[0]
-    assert str(broken) in str(error.value)
 
 
 def test_imagefolder_needs_a_path():
@@ -527,6 +447,24 @@ def test_mnist_is_read_from_its_raw_files(tmp_path):
     assert np.array_equal(pool.images, images)
     assert pool.labels.tolist() == [3, 1, 4, 1, 5]
     assert pool.split == "test"
+
+
+@pytest.mark.parametrize("name", ["mnist", "emnist-letters"])
+def test_a_suite_can_choose_another_split_of_a_public_data_set(tmp_path, name):
+    images = np.zeros((2, 28, 28), dtype=np.uint8)
+    for split, mnist_prefix, labels in (("train", "train", [1, 2]), ("test", "t10k", [3, 4])):
+        write_idx(tmp_path / "MNIST" / "raw", images, labels, mnist_prefix)
+        write_idx(tmp_path / "EMNIST" / "raw", images, labels, f"emnist-letters-{split}")
+
+    def read_chosen(split, chosen):
+        return registry.load("datasets", name).read(Request(tmp_path, split, chosen=chosen), {})
+
+    for split, chosen, labels in (("test", "train", [1, 2]), ("test", "Testing", [3, 4]), ("train", "test", [1, 2])):
+        pool = read_chosen(split, chosen)
+        assert pool.labels.tolist() == labels
+        assert pool.split == ("train" if labels == [1, 2] else "test")
+    with pytest.raises(NoSuchSplitError, match=f"{name} has no split validation; it has: train, test"):
+        read_chosen("test", "val")
 
 
 @pytest.mark.parametrize("name", ["emnist-digits", "emnist-letters"])
@@ -653,10 +591,3 @@ def test_contact_sheet_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match=r"sheet\.png cannot be written: .*; choose another --sheet\.$"):
         draw_sheet("noise", None, NOWHERE, tmp_path / "file" / "sheet.png", download=False)
-
-
-def test_folder_of_validation_images_is_left_alone(tmp_path):
-    for name in ("train/a", "train/b", "val/a", "val/b", "test/a", "test/b"):
-        save(tmp_path / name / "1.png", grey(1))
-    pool = read("imagefolder", path=tmp_path, split="train")
-    assert (pool.split, pool.labels.tolist()) == ("train", [0, 1])

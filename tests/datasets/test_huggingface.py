@@ -1,5 +1,6 @@
 """The adapter of Hugging Face data sets, on small ones that `datasets` itself writes."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image as Pillow
 import oodbench
 from oodbench import registry
 from oodbench.datasets import huggingface
-from oodbench.datasets.adapter import DataMissingError, Request
+from oodbench.datasets.adapter import DataMissingError, Decoding, NoSuchSplitError, Request, UnreadableImageError
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.suites.reading import read_suite
 
@@ -34,8 +35,8 @@ def rows(n, seed=0, shape=(9, 9), names=("cat", "dog")):
     return Dataset.from_dict(table, features=features)
 
 
-def read(path, split="test", root="nowhere", download=False, **parameters):
-    request = Request(Path(root), split, download=download)
+def read(path, split="test", root="nowhere", download=False, chosen=None, decoding=None, **parameters):
+    request = Request(Path(root), split, download=download, chosen=chosen, decoding=decoding or Decoding())
     return registry.load("datasets", "huggingface").read(request, {"path": str(path), **parameters})
 
 
@@ -53,24 +54,126 @@ def test_splits_labels_and_names_of_the_classes_are_read(tmp_path):
             np.testing.assert_array_equal(image, np.asarray(picture))
 
 
-@pytest.mark.parametrize("splits", [None, ["train"], ["test"], ["train", "validation"], ["everything"]])
-def test_one_split_is_the_whole(tmp_path, splits):
-    found = rows(4) if splits is None else DatasetDict({name: rows(4) for name in splits})
-    found.save_to_disk(tmp_path / "pets")
-    pool = read(tmp_path / "pets")
-    assert (pool.split, len(pool.images)) == ("all", 4)
+SPLITS = [
+    # The splits there are, the request, the one chosen; the name and the number of the split that is read.
+    (["test", "train"], "test", None, "test", 0),
+    (["train", "Test"], "test", None, "test", 1),
+    (["train", "validation"], "test", None, "validation", 1),
+    (["train", "valid"], "test", None, "validation", 1),
+    (["validation"], "test", None, "validation", 0),
+    (["test"], "test", None, "test", 0),
+    (["train"], "test", None, "train", 0),
+    (["train"], "train", None, "train", 0),
+    (["everything"], "test", None, "all", 0),
+    (["everything"], "train", None, "all", 0),
+    (["everything"], "test", "everything", "everything", 0),
+    (["fold1", "fold2"], "test", "fold2", "fold2", 1),
+    (["train", "test", "val"], "test", "validation", "validation", 2),
+    (["train", "test", "val"], "test", "train", "train", 0),
+    (["train", "test", "val"], "test", "val", "validation", 2),
+    (["train", "test", "val"], "train", "val", "train", 0),
+    (["train", "val", "valid"], "test", "valid", "validation", 2),
+    (["Test", "test"], "test", None, "test", 1),
+    (["dev-v1.1", "train"], "test", "dev-v1.1", "dev-v1.1", 0),
+]
+
+
+def save(folder, splits):
+    """A data set of as many rows in each split as its position + 1."""
+    DatasetDict({name: rows(position + 1) for position, name in enumerate(splits)}).save_to_disk(folder)
+
+
+@pytest.mark.parametrize(("splits", "split", "chosen", "name", "position"), SPLITS)
+def test_the_split_that_is_read(tmp_path, splits, split, chosen, name, position):
+    save(tmp_path / "pets", splits)
+    pool = read(tmp_path / "pets", split, chosen=chosen)
+    assert (pool.split, len(pool.images)) == (name, position + 1)
+
+
+@pytest.mark.parametrize("chosen", [None, "test", "fold1"])
+def test_a_data_set_without_splits_is_the_whole(tmp_path, chosen):
+    rows(4).save_to_disk(tmp_path / "pets")
+    for split in ("train", "test"):
+        pool = read(tmp_path / "pets", split, chosen=chosen)
+        assert (pool.split, len(pool.images)) == ("all", 4)
+    assert list(pool.names) == ["row 0", "row 1", "row 2", "row 3"]
+
+
+NO_SPLIT = [
+    (["train", "validation"], "test", "test", "pets has no split test; it has: train, validation"),
+    (["train", "test"], "test", "fold1", "pets has no split fold1; it has: train, test"),
+    (["everything"], "test", "test", "pets has no split test; it has: everything"),
+    (["test", "validation"], "train", None, "pets has no split train; it has: test, validation"),
+    (["fold1", "fold2"], "train", None, "pets has no split train; it has: fold1, fold2"),
+]
+
+
+@pytest.mark.parametrize(("splits", "split", "chosen", "message"), NO_SPLIT)
+def test_a_split_that_is_not_there_is_refused(tmp_path, splits, split, chosen, message):
+    save(tmp_path / "pets", splits)
+    with pytest.raises(NoSuchSplitError, match=message):
+        read(tmp_path / "pets", split, chosen=chosen)
+
+
+@pytest.mark.parametrize("splits", [["fold1", "fold2"], ["train", "extra"], ["a", "b", "train"]])
+def test_several_splits_that_may_be_held_out_have_to_be_named(tmp_path, splits):
+    save(tmp_path / "pets", splits)
+    with pytest.raises(UsageError, match=f'pets has the splits {", ".join(splits)}, none of .* by split = "NAME"'):
+        read(tmp_path / "pets")
+
+
+def test_two_names_of_one_split_have_to_be_told_apart(tmp_path):
+    save(tmp_path / "pets", ["train", "val", "valid"])
+    with pytest.raises(UsageError, match="pets has the splits val and valid, which both mean validation; say which by"):
+        read(tmp_path / "pets")
 
 
 def test_colours_and_depths_are_those_of_the_images(tmp_path):
     wide = Pillow.fromarray(np.array([[0, 255, 256, 65535]], dtype=np.uint16))
-    made = [*pictures(1, shape=(5, 4, 3)), *pictures(1, shape=(2, 2, 4)), wide, Pillow.new("1", (2, 2), 1)]
+    made = [*pictures(1, shape=(5, 4, 3)), Pillow.new("LA", (2, 2)), wide, Pillow.new("1", (2, 2), 1)]
     Dataset.from_dict({"image": made}, features=Features({"image": Image()})).save_to_disk(tmp_path / "some")
-    colour, alpha, deep, binary = read(tmp_path / "some").images
+    found = list(read(tmp_path / "some", decoding=Decoding(ground="black")).images)
+    colour, alpha, deep, binary = (decoded.pixels for decoded in found)
     np.testing.assert_array_equal(colour, np.asarray(made[0]))
-    assert alpha.shape == (2, 2, 3)
+    assert alpha.tolist() == [[0, 0], [0, 0]]
     assert deep.tolist() == [[0, 0, 1, 255]]
     assert binary.tolist() == [[255, 255], [255, 255]]
     assert {image.dtype for image in (colour, alpha, deep, binary)} == {np.dtype(np.uint8)}
+    assert [len(decoded.remarks) for decoded in found] == [0, 1, 1, 0]
+
+
+def test_pictures_are_turned_only_if_it_is_asked_for(tmp_path):
+    exif, file = Pillow.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    (picture,) = pictures(1, shape=(3, 2))
+    picture.save(file, "PNG", exif=exif)
+    made = {"image": [{"bytes": file.getvalue(), "path": None}]}
+    Dataset.from_dict(made, features=Features({"image": Image()})).save_to_disk(tmp_path / "photos")
+    for way, expected in (("stored", np.asarray(picture)), ("exif", np.rot90(picture, -1))):
+        decoded = read(tmp_path / "photos", decoding=Decoding(orientation=way)).images[0]
+        np.testing.assert_array_equal(decoded.pixels, expected)
+        assert len(decoded.remarks) == 1
+
+
+def test_images_that_lie_beside_the_table_are_read_from_their_files(tmp_path, monkeypatch):
+    (picture,) = pictures(1)
+    picture.save(tmp_path / "1.png")
+    files = [str(tmp_path / name) for name in ("1.png", "2.png")]
+    beside = Dataset.from_dict({"image": files}, features=Features({"image": Image()}))
+    monkeypatch.setattr(
+        datasets, "load_from_disk", lambda folder: beside
+    )  # save_to_disk now copies them into the table
+    pool = read(tmp_path)
+    np.testing.assert_array_equal(pool.images[0].pixels, np.asarray(picture))
+    with pytest.raises(UnreadableImageError, match=r"the image 1 of .* cannot be read: No such file or directory;"):
+        pool.images[1]
+
+
+def test_a_row_without_image_is_named(tmp_path):
+    made = Dataset.from_dict({"image": [*pictures(1), None]}, features=Features({"image": Image()}))
+    made.save_to_disk(tmp_path / "holes")
+    with pytest.raises(UnreadableImageError, match=r"the image 1 of .*holes cannot be read: the row has no image;"):
+        read(tmp_path / "holes").images[1]
 
 
 def test_images_are_read_when_they_are_asked_for(tmp_path):
@@ -78,7 +181,7 @@ def test_images_are_read_when_they_are_asked_for(tmp_path):
     Dataset.from_dict({"image": made}, features=Features({"image": Image()})).save_to_disk(tmp_path / "broken")
     pool = read(tmp_path / "broken")
     assert len(pool.images) == 2
-    with pytest.raises(UsageError, match=r"the image 1 of .*broken cannot be read: .*identify"):
+    with pytest.raises(UnreadableImageError, match=r"the image 1 of .*broken cannot be read: .*identify"):
         pool.images[1]
 
 
@@ -112,9 +215,6 @@ def test_an_unknown_set_needs_no_labels_and_plain_numbers_are_labels(tmp_path):
 
 
 def test_what_cannot_be_read_is_told(tmp_path):
-    DatasetDict({"train": rows(2), "extra": rows(2), "validation": rows(2)}).save_to_disk(tmp_path / "odd")
-    with pytest.raises(UsageError, match="has the splits train, extra, validation; expected train and test, or one"):
-        read(tmp_path / "odd")
     (tmp_path / "photos").mkdir()
     with pytest.raises(UsageError, match=r"photos cannot be read as a data set of Hugging Face: .*save_to_disk wrote"):
         read(tmp_path / "photos")

@@ -232,6 +232,46 @@ def test_a_wrong_declaration_is_refused(needs, target, sentence):
         detector("wrong", needs=needs)(target)
 
 
+def test_a_decorated_class_can_be_subclassed_and_decorated_again(evidence, labels):
+    @detector("parent", needs="logits")
+    class Parent:
+        def __init__(self, scale: float = 2.0):
+            self.scale = scale
+
+        def fit(self, evidence, labels):
+            self.n = len(labels)
+
+        def score(self, evidence):
+            return self.scale * evidence.logits.sum(dim=1)
+
+    @detector("child", needs=("logits", "features"))
+    class Child(Parent):
+        def __init__(self, scale: float = 3.0, shift: float = 1.0):
+            super().__init__(scale)
+            self.shift = shift
+
+        def score(self, evidence):
+            return super().score(evidence) + self.shift
+
+    for spec, expected in (("child", 3.0), ("child:scale=5", 5.0)):
+        found = scores_of(spec, evidence, labels)
+        torch.testing.assert_close(found, expected * evidence.logits.sum(dim=1) + 1)
+    torch.testing.assert_close(scores_of("parent", evidence, labels), 2 * evidence.logits.sum(dim=1))
+    child = Child()
+    assert isinstance(child, Parent)
+    assert isinstance(child, Child)
+    assert not isinstance(Parent(), Child)
+    assert issubclass(Child.target, Parent)
+    assert Child.needs == ("logits", "features")
+
+
+def test_a_decorated_function_cannot_be_subclassed():
+    with pytest.raises(UsageError, match="the detector 'energy' is made of a function, which has no subclasses"):
+
+        class Mine(registry.load("detectors", "energy")):
+            pass
+
+
 def test_the_earlier_names_of_keywords_mean_the_same():
     class Noisy:
         def __init__(self, batch_size=8, seed=0):

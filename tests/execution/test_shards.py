@@ -31,7 +31,7 @@ def jobs_here(file):
     """What a worker does before it runs anything."""
     plan = read_plan(file)
     run = prepare_run(resolve_run(plan.asked), data=None, download=False, track=silent)
-    return jobs_of_share(run, share(plan.jobs, "1/1"))
+    return jobs_of_share(run, share(plan.jobs, "1/1"), plan.probes)
 
 
 def timeless(folder):

@@ -34,7 +34,8 @@ def test_events_are_lines_of_json_also_where_the_user_wants_them(tmp_path, caplo
     (own,) = (tmp_path / "out" / "log").glob("*.jsonl")
     assert own.read_text() == log.read_text()
     assert [one["event"] for one in events] == [
-        *("run started", "data read", "seed started", "seed prepared", "evidence started", "evidence collected"),
+        *("run started", "message", "data read", "seed started", "seed prepared"),
+        *("evidence started", "evidence collected"),
         *("job started", "record kept", "job ended") * 2,
         "run ended",
     ]
@@ -52,7 +53,7 @@ def test_events_are_lines_of_json_also_where_the_user_wants_them(tmp_path, caplo
         oodbench.run(detectors="nothing", **arguments)
     again = [json.loads(line) for line in log.read_text().splitlines()]
     assert again[: len(events)] == events
-    told = ["run started", "data read", "seed started", "seed prepared", "run ended"]
+    told = ["run started", "message", "data read", "seed started", "seed prepared", "run ended"]
     assert [one["event"] for one in again[len(events) :]] == told
     # A run has a journal of its own, however soon it follows.
     assert len(list((tmp_path / "out" / "log").glob("*.jsonl"))) == 2

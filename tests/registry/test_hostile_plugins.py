@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawing import draw
 
 import oodbench
 from oodbench import registry
 from oodbench.conformance.problem import UNKNOWN, problem
-from oodbench.datasets.sources import resolve_sources
-from oodbench.datasets.splits import draw_splits
 from oodbench.detectors.selection import select
 from oodbench.errors import LONGEST, UsageError, described, one_line
 from oodbench.protocols.case import Case
@@ -513,7 +512,7 @@ PROTOCOLS = {
 @pytest.fixture(scope="module")
 def splits():
     suite = read_suite("digits")
-    return draw_splits(suite, resolve_sources(suite), Path())
+    return draw(suite, Path())
 
 
 @pytest.fixture

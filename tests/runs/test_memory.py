@@ -14,12 +14,14 @@ import torch
 import oodbench
 from oodbench.classifiers.classifier import Classifier
 from oodbench.cli import run_command_line
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import OodbenchError, UsageError, is_exhausted
 from oodbench.evidence.batches import BATCH, halving
 from oodbench.evidence.timing import evidence_ms
 from oodbench.files.bounded_io import read_limited
 from oodbench.machine.memory import forget_peak, peak_mib
 from oodbench.runs.status import status
+from oodbench.suites.schema import Input
 
 # Asks the system for memory that no machine has, as soon as it is given too much at once.
 HUNGRY = (Path(__file__).parent / "plugins" / "hungry.py").read_text()
@@ -72,7 +74,11 @@ def test_a_seed_whose_evidence_cannot_be_collected_costs_its_own_cells_only(tmp_
     file = tmp_path / "hungry.py"
     begins = "    torch.manual_seed(0)\n"
     assert begins in HUNGRY
-    for_seed_1_alone = "    global MOST\n    MOST = 0 if torch.initial_seed() == 1 else 10_000\n"
+    # After it was built and tried out.
+    for_seed_1_alone = (
+        "    global MOST, PATIENCE\n"
+        "    MOST, PATIENCE = (0, len(CALLS) + 215) if torch.initial_seed() == 1 else (10_000, 0)\n"
+    )
     file.write_text(HUNGRY.replace(begins, for_seed_1_alone))
     suite = tmp_path / "tiny.toml"
     suite.write_text(
@@ -173,7 +179,7 @@ def test_a_lack_of_memory_of_our_own_is_one_sentence_too(capsys):
 
 def test_the_cost_of_evidence_that_cannot_be_measured_costs_no_result(tmp_path, caplog):
     build = runpy.run_path(hungry(tmp_path, 0).rpartition(":")[0])["hungry"]
-    classifier = Classifier("hungry", build(1, 8, 10).eval(), "0" * 64)
+    classifier = Classifier("hungry", build(1, 8, 10).eval(), "0" * 64, Preprocessing(Input(size=8)))
     images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
     assert evidence_ms(classifier, images)(("logits",)) is None
     assert "what evidence costs is not known: the memory does not suffice" in caplog.text

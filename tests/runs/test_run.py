@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from drawing import draw
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import oodbench
@@ -140,13 +141,11 @@ def test_the_test_half_of_an_unknown_set_is_the_same_under_every_protocol(record
 
 
 def test_what_is_fitted_on_is_never_tested(records):
-    from oodbench.datasets.sources import resolve_sources
-    from oodbench.datasets.splits import draw_splits
     from oodbench.files.folders import data_folder
     from oodbench.suites.reading import read_suite
 
     suite = read_suite("digits")
-    splits = draw_splits(suite, resolve_sources(suite), data_folder(None))
+    splits = draw(suite, data_folder(None))
     fitted = np.concatenate([s.digests for s in (splits.train, splits.meta, *splits.exposed.values())])
     tested = np.concatenate([s.digests for s in (splits.test, *splits.unknown.values())])
     assert not set(fitted) & set(tested)
@@ -314,15 +313,13 @@ def test_the_known_set_as_unknown_set_is_a_leak(tmp_path):
 def test_a_protocol_that_tests_what_it_is_fitted_on_is_stopped():
     from dataclasses import replace
 
-    from oodbench.datasets.sources import resolve_sources
-    from oodbench.datasets.splits import draw_splits
     from oodbench.files.folders import data_folder
     from oodbench.protocols.case import Case
     from oodbench.protocols.leak_guard import refuse_leaks
     from oodbench.suites.reading import read_suite
 
     suite = read_suite("digits")
-    splits = draw_splits(suite, resolve_sources(suite), data_folder(None))
+    splits = draw(suite, data_folder(None))
     leaky = replace(splits, exposed=splits.unknown)
     with pytest.raises(LeakError, match=r"500 samples of noise \(unknown\) would be tested on"):
         refuse_leaks(leaky, Case(("noise",), ("noise",)))
@@ -446,8 +443,7 @@ BROKEN_PACKAGE = (Path(__file__).parent / "plugins" / "broken_package.py").read_
 
 ENTRY_POINTS = """
 [oodbench.classifiers]
-tuples = broken_package:tuples
-headless = broken_package:headless
+maps = broken_package:maps
 crash = broken_package:crash
 [oodbench.datasets]
 floats = broken_package:floats
@@ -496,8 +492,7 @@ def suite_with(tmp_path, classifier="cnn", unknown="noise = { n = 40 }"):
 @pytest.mark.parametrize(
     ("suite", "arguments", "sentence"),
     [
-        ({"classifier": "tuples"}, {}, "classifier tuples cannot be used: the model returned (a )?tuple"),
-        ({"classifier": "headless"}, {}, "has no Linear layer with 10 outputs"),
+        ({"classifier": "maps"}, {}, "classifier maps cannot be used: it returns .* for segmentation; expected logits"),
         ({"classifier": "crash"}, {}, "classifier crash raised ValueError: no luck"),
         ({"unknown": "floats = {}"}, {}, "data set floats of broken-package has images of dtype float64"),
         ({"unknown": "short = {}"}, {}, r"labels of shape \(5,\); expected"),

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image as Pillow
 
 from oodbench import registry
+from oodbench.datasets.opening import read_pool
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import resolve_source, resolve_sources
-from oodbench.datasets.splits import read_pool
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.suites.reading import read_suite
 from oodbench.suites.schema import Input, Sizes, Source, Training
@@ -158,7 +159,7 @@ WRONG = {
     ),
     "unknown key in a table": (
         FIXED_KEYS + "[input]\nsise = 28\n",
-        r"line 11, key input.sise: .*one of: channels, size, ",
+        r"line 11, key input.sise: .*one of: preset, channels, size, ",
     ),
     "value out of range": (FIXED_KEYS + "[input]\nchannels = 2\n", r"line 11, key input.channels: .*1 or 3"),
     "set is a word": (
@@ -264,7 +265,7 @@ def test_paths_start_at_the_suite_file(write, tmp_path, monkeypatch, known):
     Pillow.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(tmp_path / "suites" / "images" / "known" / "1.png")
     suite = read_suite(write(changed('"digits"', known), "suites/mine.toml")).suite
     source = resolve_source(suite.known_name, suite.sources()[suite.known_name])
-    assert len(read_pool(source, Path("data"), suite.input, "test").images) == 1
+    assert len(read_pool(source, Path("data"), Preprocessing(suite.input), "test").images) == 1
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "with,comma", "with:colon", "seed=0"])

@@ -20,6 +20,7 @@ def _board(board: Board) -> str:
         f"# Leaderboard: {_escaped(board.suite)}, version {board.version}",
         f"{board.records} records, seed{'s' if len(board.seeds) > 1 else ''} {seeds}.",
         f"**Made on a subset of the data.** {_escaped(board.subset)}" if board.subset else "",
+        _escaped(" ".join(board.remarks)),
         board.note,
         wording.reading(board.seeds, bold="Bold", star="\\*"),
         *_claims(board.claims),

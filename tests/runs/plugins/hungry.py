@@ -2,11 +2,14 @@ import torch
 from torch import nn
 
 MOST = 10_000
+CALLS = []
+PATIENCE = 0
 
 
 @torch.fx.wrap
 def feast(x, training):
-    if not training and len(x) > MOST:
+    CALLS.append(len(x))
+    if not training and len(x) > MOST and len(CALLS) > PATIENCE:
         torch.empty(1 << 50)
     return x
 

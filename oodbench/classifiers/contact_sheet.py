@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from oodbench import registry
-from oodbench.datasets.preparation import prepare
+from oodbench.classifiers.lookup import find_classifier
+from oodbench.classifiers.preprocessing import preprocessing_of
+from oodbench.datasets.opening import read_pool
+from oodbench.datasets.preparation import Prepared
 from oodbench.datasets.sources import resolve_source
-from oodbench.datasets.splits import read_pool
 from oodbench.errors import UsageError
 from oodbench.files.atomic import write_output
 from oodbench.registry.parameters import split_spec
-from oodbench.suites.reading import read_suite
-from oodbench.suites.schema import Source, Suite
+from oodbench.suites.reading import LoadedSuite, read_suite
+from oodbench.suites.schema import Source
 
 ROWS, COLUMNS = 8, 16
 GAP = 2
@@ -38,17 +41,21 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
     """
     if file.suffix.lower() != ".png":
         raise UsageError(f"the contact sheet {file} should be a .png file.")
-    suite = read_suite(suite_name).suite if suite_name else _suite_with(spec)
+    loaded = read_suite(suite_name) if suite_name else _suite_with(spec)
+    suite, folders = loaded.suite, loaded.code_folders
+    classifier = find_classifier(suite.classifier, folders, as_pretrained=suite.has_preset)
+    preprocessing = preprocessing_of(suite, classifier, folders)
     adapter, parameters = split_spec(spec)
     source = suite.sources().get(spec) or Source(adapter=adapter, parameters=parameters)
-    pool = read_pool(resolve_source(spec, source), root, suite.input, "test", download=download)
+    pool = read_pool(resolve_source(spec, source), root, preprocessing, "test", download=download)
     chosen = np.linspace(0, len(pool.images) - 1, min(ROWS * COLUMNS, len(pool.images))).astype(int)
-    images = prepare([pool.images[index] for index in chosen], suite.input)
-    side = suite.input.size + GAP
+    images = _shown(preprocessing.prepare([pool.images[index] for index in chosen]))
+    height, width = images.shape[2:]
+    side = max(height, width) + GAP
     sheet = np.full((ROWS * side + GAP, COLUMNS * side + GAP, 3), (40, 90, 160), dtype=np.uint8)
     for position, image in enumerate(images):
         top, left = GAP + side * (position // COLUMNS), GAP + side * (position % COLUMNS)
-        sheet[top : top + suite.input.size, left : left + suite.input.size] = image.transpose(1, 2, 0)
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
     picture = Pillow.fromarray(sheet)
     enlarged = picture.resize(
         (picture.width * MAGNIFICATION, picture.height * MAGNIFICATION), Pillow.Resampling.NEAREST
@@ -57,13 +64,21 @@ def draw_sheet(spec: str, suite_name: str | None, root: Path, file: Path, *, dow
     return suite.name
 
 
-def _suite_with(spec: str) -> Suite:
+def _shown(images: Prepared) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) as uint8; those of a transform are stretched from their least to their largest value."""
+    if images.dtype == np.uint8:
+        return images.astype(np.uint8)
+    low, high = images.min(), images.max()
+    return np.asarray((images[:, :3] - low) / max(high - low, 1e-6) * 255).round().astype(np.uint8)
+
+
+def _suite_with(spec: str) -> LoadedSuite:
     """The first registered suite that has the data set; else the first registered suite."""
-    suites = [read_suite(name).suite for name in registry.entries("suites")]
+    suites = [read_suite(name) for name in registry.entries("suites")]
     name = split_spec(spec)[0]
     matching = [
-        suite
-        for suite in suites
-        if name in suite.sources() or name in (source.adapter for source in suite.sources().values())
+        loaded
+        for loaded in suites
+        if name in (sources := loaded.suite.sources()) or name in (source.adapter for source in sources.values())
     ]
     return (matching or suites)[0]

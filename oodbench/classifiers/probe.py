@@ -1,0 +1,190 @@
+"""What a network computes on fixed pictures: a part of what it is, whatever its files and names say.
+
+Outputs are compared within float32 accuracy and never hashed, since another processor rounds otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oodbench.cache.tensor_files import Kept
+from oodbench.classifiers.classifier import Classifier
+from oodbench.classifiers.network_parts import NetworkParts
+from oodbench.datasets.adapter import Image
+from oodbench.datasets.preparation import Preprocessing
+from oodbench.errors import CellSkippedError
+
+# Differences between processors are below this share of the largest output of a sample.
+TOLERANCE = 5e-5
+# Number of pictures, and their width and height.
+PICTURES, SIZE = 12, (96, 72)
+# How many samples of a data set are looked at beside the pictures.
+SAMPLES = 8
+_PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The outputs of a network on the fixed pictures and some samples.
+
+    Attributes:
+        logits: float32 (N, C).
+        features: The penultimate features, float32 (N, D); None if the network has none.
+    """
+
+    logits: Tensor
+    features: Tensor | None
+
+    def tensors(self, when: str = "") -> dict[str, Tensor]:
+        """Its tensors by name, to be kept beside those of a cache entry.
+
+        Args:
+            when: What the network was then, where an entry has several probes.
+        """
+        parts = {"logits": self.logits, "features": self.features}
+        return {f"{_PROBE} {when}{name}": part for name, part in parts.items() if part is not None}
+
+    def is_of(self, kept: Kept, when: str = "") -> bool:
+        """Whether an entry of the cache was kept with the same outputs."""
+        mine, whole = self.tensors(when), kept[0]
+        return {f"{_PROBE} {when}features"} & whole.keys() <= mine.keys() and all(
+            name in whole and _close(whole[name], tensor) for name, tensor in mine.items()
+        )
+
+    def summary(self, what: str, first: int = 0) -> dict[str, list[float]]:
+        """A number for each sample that stands for its outputs: a sum over them with fixed random signs.
+
+        Args:
+            what: What the samples are called.
+            first: The first sample that counts.
+        """
+        parts = {"logits": self.logits, "features": self.features}
+        return {
+            f"{name} of {what}": [float(f"{value:.7g}") for value in _signed_sums(part[first:])]
+            for name, part in parts.items()
+            if part is not None
+        }
+
+
+def without_probe(kept: Kept) -> Kept:
+    """An entry of the cache without the outputs that were kept beside it."""
+    tensors, metadata = kept
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_PROBE} ")}, metadata
+
+
+def probe(classifier: Classifier, images: NDArray[np.generic]) -> Probe:
+    """Run a classifier on the fixed pictures and the first samples of a data set.
+
+    Args:
+        classifier: The classifier.
+        images: Prepared images (N, C, H, W), of which the first ``SAMPLES`` are taken.
+    """
+    preprocessing = classifier.preprocessing
+    prepared = np.concatenate([preprocessing.prepare(pictures(*_size_of(preprocessing))), images[:SAMPLES]])
+    inputs = classifier.to_input(torch.from_numpy(prepared))
+    # One at a time, which needs the least memory.
+    outputs = [_outputs(classifier, sample) for sample in torch.split(inputs, 1)]
+    logits = torch.cat([logits for logits, _ in outputs])
+    features = [features for _, features in outputs if features is not None]
+    return Probe(logits, torch.cat(features) if len(features) == len(logits) else None)
+
+
+def training_outputs(classifier: Classifier, seed: int) -> Tensor:
+    """The logits (N, C) of the fixed pictures in training mode, where dropout and the like act; the network is changed.
+
+    Args:
+        classifier: The classifier.
+        seed: Seed of what is random in training.
+    """
+    preprocessing = classifier.preprocessing
+    prepared = preprocessing.prepare(pictures(*_size_of(preprocessing)))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        logits: Tensor = classifier.network.train()(classifier.to_input(torch.from_numpy(prepared)))
+    return logits.float()
+
+
+def summaries(
+    classifier: Classifier, test: NDArray[np.generic], unknown: Mapping[str, NDArray[np.generic]]
+) -> dict[str, list[float]]:
+    """Numbers that stand for what a classifier computes on the fixed pictures and on samples of each test set.
+
+    Args:
+        classifier: The classifier.
+        test: Prepared known test images (N, C, H, W).
+        unknown: Those of the unknown sets, by name.
+    """
+    numbers = probe(classifier, test).summary("pictures and known samples")
+    for name, images in unknown.items():
+        numbers |= probe(classifier, images).summary(name, first=PICTURES)
+    return numbers
+
+
+def _size_of(preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height of the pictures: a transform may rely on the size that all of the data have."""
+    return preprocessing.picture_size if preprocessing.transform is not None else SIZE
+
+
+def _outputs(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The logits and the penultimate features, if there are any."""
+    with torch.no_grad():
+        try:
+            encoder = NetworkParts(classifier.network, inputs[:1], classifier.penultimate).encoder
+        except CellSkippedError:
+            logits: Tensor = classifier.network(inputs)
+            return logits.float(), None
+        features, logits = encoder.features_and_logits(inputs)
+    return logits.float(), features.float()
+
+
+@cache
+def pictures(width: int, height: int) -> list[Image]:
+    """Pictures of noise, ramps, edges and plain colours, at high and low contrast: uint8 (H, W, 3)."""
+    random = np.random.RandomState(0)  # its stream is the same in all versions of numpy
+    rows, columns = np.mgrid[:height, :width]
+
+    def blocks(side: int, low: int, high: int) -> NDArray[np.int64]:
+        shape = -(-height // side), -(-width // side), 3
+        coarse = random.randint(low, high + 1, shape)
+        return coarse.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+
+    def grey(plane: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.repeat(plane[..., None], 3, axis=2)
+
+    distance = (rows - height // 2) ** 2 + (columns - width // 2) ** 2
+    drawn = [
+        blocks(1, 0, 255),
+        blocks(4, 0, 255),
+        blocks(16, 0, 255),
+        blocks(8, 110, 140),
+        grey(columns * 255 // width),
+        np.stack([rows * 255 // height, 255 - columns * 255 // width, 0 * rows + 128], axis=2),
+        grey((rows // 8 + columns // 8) % 2 * 255),
+        grey((distance * 64 // (height * width)) % 2 * 255),
+        grey((distance * 16 < height * width) * 255),
+        np.zeros((height, width, 3), dtype=np.int64),
+        np.full((height, width, 3), 255),
+        np.broadcast_to(np.array([200, 60, 30]), (height, width, 3)),
+    ]
+    return [picture.astype(np.uint8) for picture in drawn]
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    a, b = first.flatten(1), second.flatten(1)
+    scale = torch.maximum(a.abs().amax(dim=1), b.abs().amax(dim=1))
+    alike = (a == b) | (a.isnan() & b.isnan()) | ((a - b).abs() <= TOLERANCE * scale[:, None])
+    return bool(alike.all())
+
+
+def _signed_sums(part: Tensor) -> NDArray[np.float64]:
+    values = part.flatten(1).double().numpy()
+    signs = np.random.RandomState(1).randint(0, 2, values.shape[1]) * 2.0 - 1
+    sums: NDArray[np.float64] = values @ signs / np.sqrt(values.shape[1])
+    return sums
