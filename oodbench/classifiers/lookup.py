@@ -18,7 +18,7 @@ from oodbench import registry
 from oodbench.classifiers import hub
 from oodbench.classifiers.spec import Build, ClassifierSpec
 from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, UsageError, described
-from oodbench.registry.code import code_of, forget_stale, importable, imported_files, is_installed
+from oodbench.registry.code import code_of, defining_file, forget_stale, importable, imported_files, is_installed
 
 ARGUMENTS = ("channels", "size", "classes")
 _OTHER_NAMES = ", torchvision:NAME, timm:NAME, or one of `oodbench list classifiers`."
@@ -100,8 +100,11 @@ def _file_of(module: str) -> Path | None:
 
 def _code_of_plugin(build: Any) -> str:  # noqa: ANN401
     """Hash of the code of a plugin that is not of an installed package, whose version would stand for it."""
-    file = inspect.getsourcefile(build) if callable(build) else None
-    return code_of(Path(file)) if file and Path(file).is_file() and not is_installed(Path(file)) else ""
+    try:
+        file = defining_file(build)
+    except TypeError:  # an object that can be called
+        file = None
+    return "" if file is None or is_installed(file) else code_of(file)
 
 
 def _import_file(file: Path) -> ModuleType:

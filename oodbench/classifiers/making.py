@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from oodbench.cache.entries import Cache, kept_of_same_network
 from oodbench.cache.tensor_files import Kept, content_sha256
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.own_networks import as_usable, unwrapped
-from oodbench.classifiers.probe import Probe, probe, training_outputs, without_probe
+from oodbench.classifiers.probe import Probe, outputs_of, picture_inputs, sample_inputs, training_outputs, without_probe
 from oodbench.classifiers.spec import Build, ClassifierSpec
 from oodbench.classifiers.training import THREADS, to_input, train
 from oodbench.classifiers.weights import load_weights, weights_file
@@ -74,7 +75,14 @@ class ClassifierMaker:
             self._try_out(network, torch.from_numpy(self.example[:2]))
         if suite.weights is None:
             network = self._train_or_read(network, seed)
-        return self._classifier(network)
+        return Classifier(
+            suite.classifier,
+            network.eval(),
+            content_sha256(network.state_dict()),
+            self.preprocessing,
+            suite.penultimate,
+            self.spec.code,
+        )
 
     def _with_weights(self, seed: int) -> nn.Module:
         """The network with the weights in a file."""
@@ -86,16 +94,6 @@ class ClassifierMaker:
         taken_off = load_weights(network, file, self.classes, key=key, unused=self.spec.unused)
         self._say(f"the weights {file}", taken_off)
         return self._usable(network)
-
-    def _classifier(self, network: nn.Module) -> Classifier:
-        return Classifier(
-            self.suite.classifier,
-            network.eval(),
-            content_sha256(network.state_dict()),
-            self.preprocessing,
-            self.suite.penultimate,
-            self.spec.code,
-        )
 
     def _train_or_read(self, untrained: nn.Module, seed: int) -> nn.Module:
         """Load trained weights into the network: from the cache, or else by training."""
@@ -136,14 +134,19 @@ class ClassifierMaker:
 
     def _probe_untrained(self, untrained: nn.Module, seed: int) -> Probe:
         """What the untrained network computes in both modes, in which what acts on the training alone shows."""
-        in_evaluation = self._probe(untrained.eval())
+        in_evaluation = self._probe(untrained)
         with blaming(f"the training of the classifier {self.spec.name}"):
             torch.manual_seed(seed)
-            in_training = training_outputs(self._classifier(self._build()), seed)
+            in_training = training_outputs(self._build(), self._pictures, seed)
         return Probe(torch.cat([in_evaluation.logits, in_training]), in_evaluation.features)
 
+    @cached_property
+    def _pictures(self) -> Tensor:
+        return picture_inputs(self.preprocessing)
+
     def _probe(self, network: nn.Module) -> Probe:
-        return probe(self._classifier(network), self.example)
+        inputs = torch.cat([self._pictures, sample_inputs(self.preprocessing, self.example)])
+        return outputs_of(network.eval(), inputs, self.suite.penultimate)
 
     def _build(self) -> nn.Module:
         return self._usable(self._called(self.spec.build))

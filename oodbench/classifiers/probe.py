@@ -3,18 +3,17 @@
 Outputs are compared within float32 accuracy and never hashed, since another processor rounds otherwise.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from oodbench.cache.tensor_files import Kept
-from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NetworkParts
+from oodbench.classifiers.training import to_input
 from oodbench.datasets.adapter import Image
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import CellSkippedError
@@ -39,6 +38,12 @@ class Probe:
 
     logits: Tensor
     features: Tensor | None
+
+    def followed_by(self, other: "Probe") -> "Probe":
+        """The outputs on the samples of both."""
+        both = self.features, other.features
+        features = None if both[0] is None or both[1] is None else torch.cat([both[0], both[1]])
+        return Probe(torch.cat([self.logits, other.logits]), features)
 
     def tensors(self, when: str = "") -> dict[str, Tensor]:
         """Its tensors by name, to be kept beside those of a cache entry.
@@ -77,69 +82,49 @@ def without_probe(kept: Kept) -> Kept:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_PROBE} ")}, metadata
 
 
-def probe(classifier: Classifier, images: NDArray[np.generic]) -> Probe:
-    """Run a classifier on the fixed pictures and the first samples of a data set.
+def picture_inputs(preprocessing: Preprocessing) -> Tensor:
+    """The fixed pictures as inputs of a network, float32 (N, C, H, W)."""
+    # Those who resize pictures do so with any; a transform may rely on the size that all of the data have.
+    size = preprocessing.picture_size if preprocessing.transform is not None else SIZE
+    return to_input(torch.from_numpy(preprocessing.prepare(pictures(*size))), preprocessing.normalisation)
+
+
+def sample_inputs(preprocessing: Preprocessing, images: NDArray[np.generic]) -> Tensor:
+    """The first of some prepared images as inputs of a network, float32 (N, C, H, W)."""
+    return to_input(torch.from_numpy(images[:SAMPLES]), preprocessing.normalisation)
+
+
+def outputs_of(network: nn.Module, inputs: Tensor, penultimate: str | None) -> Probe:
+    """The outputs of a network.
 
     Args:
-        classifier: The classifier.
-        images: Prepared images (N, C, H, W), of which the first ``SAMPLES`` are taken.
+        network: The network, in eval mode.
+        inputs: (N, C, H, W).
+        penultimate: Name of the Linear layer whose input is the penultimate features; None finds the layer.
     """
-    preprocessing = classifier.preprocessing
-    prepared = np.concatenate([preprocessing.prepare(pictures(*_size_of(preprocessing))), images[:SAMPLES]])
-    inputs = classifier.to_input(torch.from_numpy(prepared))
-    # One at a time, which needs the least memory.
-    outputs = [_outputs(classifier, sample) for sample in torch.split(inputs, 1)]
-    logits = torch.cat([logits for logits, _ in outputs])
-    features = [features for _, features in outputs if features is not None]
-    return Probe(logits, torch.cat(features) if len(features) == len(logits) else None)
-
-
-def training_outputs(classifier: Classifier, seed: int) -> Tensor:
-    """The logits (N, C) of the fixed pictures in training mode, where dropout and the like act; the network is changed.
-
-    Args:
-        classifier: The classifier.
-        seed: Seed of what is random in training.
-    """
-    preprocessing = classifier.preprocessing
-    prepared = preprocessing.prepare(pictures(*_size_of(preprocessing)))
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        logits: Tensor = classifier.network.train()(classifier.to_input(torch.from_numpy(prepared)))
-    return logits.float()
-
-
-def summaries(
-    classifier: Classifier, test: NDArray[np.generic], unknown: Mapping[str, NDArray[np.generic]]
-) -> dict[str, list[float]]:
-    """Numbers that stand for what a classifier computes on the fixed pictures and on samples of each test set.
-
-    Args:
-        classifier: The classifier.
-        test: Prepared known test images (N, C, H, W).
-        unknown: Those of the unknown sets, by name.
-    """
-    numbers = probe(classifier, test).summary("pictures and known samples")
-    for name, images in unknown.items():
-        numbers |= probe(classifier, images).summary(name, first=PICTURES)
-    return numbers
-
-
-def _size_of(preprocessing: Preprocessing) -> tuple[int, int]:
-    """Width and height of the pictures: a transform may rely on the size that all of the data have."""
-    return preprocessing.picture_size if preprocessing.transform is not None else SIZE
-
-
-def _outputs(classifier: Classifier, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The logits and the penultimate features, if there are any."""
+    samples = torch.split(inputs, 1)  # one at a time, which needs the least memory
     with torch.no_grad():
         try:
-            encoder = NetworkParts(classifier.network, inputs[:1], classifier.penultimate).encoder
+            encoder = NetworkParts(network, samples[0], penultimate).encoder
         except CellSkippedError:
-            logits: Tensor = classifier.network(inputs)
-            return logits.float(), None
-        features, logits = encoder.features_and_logits(inputs)
-    return logits.float(), features.float()
+            return Probe(torch.cat([network(sample) for sample in samples]).float(), None)
+        outputs = [encoder.features_and_logits(sample) for sample in samples]
+    features, logits = (torch.cat(parts).float() for parts in zip(*outputs, strict=True))
+    return Probe(logits, features)
+
+
+def training_outputs(network: nn.Module, inputs: Tensor, seed: int) -> Tensor:
+    """The logits (N, C) of a network in training mode, where dropout and the like act; the network is changed.
+
+    Args:
+        network: The network.
+        inputs: (N, C, H, W).
+        seed: Seed of what is random in training.
+    """
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        logits: Tensor = network.train()(inputs)
+    return logits.float()
 
 
 @cache

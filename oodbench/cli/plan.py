@@ -28,6 +28,7 @@ def command(data: Path | None, download: bool, **options: Any) -> None:  # noqa:
     spec = spec_of(options)
     with results_only(), progress() as track:
         run = prepare_run(resolve_run(spec), data=data, download=download, track=track)
+        run.say_remarks()
         seeds = {seed: plan_seed(run, seed) for seed in run.seeds}
     jobs = [planned for of_seed in seeds.values() for _, planned in of_seed.jobs]
     probes = {seed: dict(of_seed.probe) for seed, of_seed in seeds.items()}

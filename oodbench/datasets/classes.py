@@ -1,5 +1,6 @@
 """Which output of a classifier stands for which class of the known set."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from oodbench.datasets.adapter import Pool
 from oodbench.errors import MissingPrerequisiteError, UsageError, listed
-from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
+from oodbench.files.bounded_io import MIB, UnreadableError, read_text
 from oodbench.suites.schema import CLASS_LISTS
 
 LARGEST = 4 * MIB
@@ -34,7 +35,7 @@ def class_list(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     empty = [line for line, name in enumerate(names, start=1) if not name]
     if empty:
         raise UsageError(f"{where} has no name in place {empty[0]}; expected the name of a class for each output.")
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None) if _repeats(names) else None
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
     if twice is not None:
         raise UsageError(f"{where} has the class {twice} twice; expected a class of its own for each output.")
     if len(names) < 2:
@@ -42,17 +43,11 @@ def class_list(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) < len(names)
-
-
 def _lines(file: Path) -> list[str]:
     try:
-        text = read_limited(file, LARGEST).decode("utf-8-sig")
+        text = read_text(file, LARGEST)
     except OSError as cause:
         raise MissingPrerequisiteError(f"the file of classes {file} cannot be read: {cause.strerror}.") from cause
-    except UnicodeDecodeError as cause:
-        raise UsageError(f"the file of classes {file} is not UTF-8 text; expected a name on each line.") from cause
     except UnreadableError as cause:
         raise UsageError(f"the file of classes {file} {cause}; expected a name on each line.") from cause
     return [line.strip() for line in text.rstrip().splitlines()]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oodbench.datasets.adapter import Pool
 from oodbench.datasets.classes import name_of, outputs_by_label
 from oodbench.datasets.inspection import InspectedPool, inspect_pool
-from oodbench.datasets.opening import OpenedSet, OpenedSuite, counted, open_suite
+from oodbench.datasets.opening import OpenedSet, OpenedSuite, open_suite
 from oodbench.datasets.preparation import Prepared, Preprocessing
 from oodbench.datasets.sources import ResolvedSource
 from oodbench.datasets.splits import UNKNOWN_LABEL, Split, SuiteSplits, Use
@@ -23,6 +23,9 @@ from oodbench.errors import LeakError, UsageError, listed
 from oodbench.machine.progress import Track, silent
 from oodbench.suites.reading import LoadedSuite
 from oodbench.suites.schema import Sizes
+
+# Why samples are left out of held-out splits.
+IN_TRAINING, IN_TEST = "images that are training images, too", "images that are test images, too"
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def draw_splits(
     untested = _untested(test, meta, outputs, opened.known.test)
     if untested:
         test = replace(test, left_out={**test.left_out, "classes without test images": len(untested)})
-    remarks = [f"classes of {name} without test images: {listed(untested)}."] if untested else []
+    remarks = [f"{name} is left out: looked for {looked_for}." for name, looked_for in opened.missing.items()]
+    remarks += [f"classes of {name} without test images: {listed(untested)}."] if untested else []
     remarks += [sentence for split in (test, *tested.values()) for sentence in _remarks_on(split)]
     return SuiteSplits(
         tuple(classes) if classes is not None else tuple(name_of(opened.known.test, label) for label in outputs),
@@ -159,8 +163,9 @@ def _refuse_unreadable(inspected: Mapping[str, Sequence[InspectedPool]], *, skip
         for reason in pool.unreadable.values()
     ]
     if reasons and not skip:
+        number = f"{len(reasons):,} image{'s' if len(reasons) != 1 else ''}"
         raise UsageError(
-            f"{counted(len(reasons), 'image', 'images')} cannot be read ({listed(reasons)}); replace or remove them, "
+            f"{number} cannot be read ({listed(reasons)}); replace or remove them, "
             "or go on without them by --skip-unreadable."
         )
 
@@ -182,20 +187,14 @@ def _known_splits(
     if opened.is_cut:
         train, meta, test = _cut(everything, ("train", sizes.train), ("meta", sizes.meta), ("test", sizes.test))
     else:
-        unseen = everything
         if training is not None:
             (train,) = _cut(training, ("train", sizes.train))
-            unseen = _without(everything, training if has_weights else train, "images that are training images, too")
+        unseen = _without(everything, training if has_weights else train, IN_TRAINING)
         if opened.test.validation is None:
             meta, test = _cut(unseen, ("meta", sizes.meta), ("test", sizes.test))
         else:
             (test,) = _cut(unseen, ("test", sizes.test))
-            validation = _without(wholes[1], unseen, "images that are test images, too")
-            validation = (
-                validation
-                if training is None
-                else _without(validation, training, "images that are training images, too")
-            )
+            validation = _without(_without(wholes[1], unseen, IN_TEST), training, IN_TRAINING)
             (meta,) = _cut(validation, ("meta", sizes.meta))
     if not (len(meta.labels) and len(test.labels)) or (train is not None and not len(train.labels)):
         needed = "meta and test" if train is None else "train, meta and test"
@@ -227,8 +226,10 @@ def _unknown_splits(whole: Split, sizes: Sizes) -> tuple[Split, Split]:
     return exposed, unknown
 
 
-def _without(split: Split, others: Split, reason: str) -> Split:
-    """The samples of a split that are not among others, with the number of those left out."""
+def _without(split: Split, others: Split | None, reason: str) -> Split:
+    """The samples of a split that are not among others, if there are others, with the number of those left out."""
+    if others is None:
+        return split
     is_shared = np.isin(split.digests, others.digests)
     if not is_shared.any():
         return split

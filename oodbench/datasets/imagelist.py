@@ -12,7 +12,7 @@ from oodbench.datasets.adapter import Card, DataMissingError, Pool, Request, dat
 from oodbench.datasets.decoding import read_pictures
 from oodbench.datasets.layout import image_endings, pick_split
 from oodbench.errors import UsageError, listed
-from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
+from oodbench.files.bounded_io import MIB, UnreadableError, read_text
 
 LARGEST = 256 * MIB
 """Maximum size of a list: more than the 1.3 million lines of ImageNet's training set need."""
@@ -195,15 +195,13 @@ def _content(file: Path) -> str:
         UsageError: It is no text, or too large.
     """
     try:
-        text = read_limited(file, LARGEST).decode("utf-8-sig")
+        text = read_text(file, LARGEST)
     except FileNotFoundError as cause:
         raise DataMissingError(f"the list {file}", downloadable=False) from cause
     except OSError as cause:
         raise UsageError(f"the list {file} cannot be read: {cause.strerror}.") from cause
     except UnreadableError as cause:
         raise UsageError(f"the list {file} {cause}; expected lines of `path label`.") from cause
-    except UnicodeDecodeError as cause:
-        raise UsageError(f"the list {file} is not UTF-8 text; expected lines of `path label`.") from cause
     if "\0" in text:
         raise UsageError(f"the list {file} is no text; expected lines of `path label`.")
     return text

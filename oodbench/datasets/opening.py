@@ -17,6 +17,7 @@ from oodbench.datasets.adapter import (
     Request,
     UnreadableImageError,
 )
+from oodbench.datasets.classes import name_of
 from oodbench.datasets.layout import standard_split
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import ResolvedSource
@@ -143,7 +144,7 @@ def read_pool(
     with blaming(who):
         pool = source.plugin.read(request, source.source.parameters)
         first = _first(pool)
-    asked, read = canonical(request.chosen or pool.split), canonical(pool.split)
+    asked, read = _canonical(request.chosen or pool.split), _canonical(pool.split)
     if asked != read and pool.split != "all":
         raise NoSuchSplitError(f"{who} has no split {request.chosen}; expected the split {pool.split}, which it read.")
     is_image = first.dtype == np.uint8 and first.size and (first.ndim == 2 or (first.ndim == 3 and first.shape[2] == 3))
@@ -185,7 +186,7 @@ def _open_known(
     name, chosen = source.name, source.source.split
     test = read_pool(source, root, preprocessing, "test", download=download)
     if test.split == "all" and chosen is not None:
-        test = replace(test, split=canonical(chosen))
+        test = replace(test, split=_canonical(chosen))
     is_held_out = test.split in HELD_OUT or (chosen is not None and test.split not in ("all", "train"))
     if has_weights and not is_held_out:
         found = "one split only" if test.split == "all" else f"no split but {test.split}"
@@ -225,21 +226,16 @@ def _refuse_untrained_classes(name: str, train: Pool, test: Pool) -> None:
     """
     strange = np.setdiff1d(test.labels, train.labels)
     if len(strange):
-        names = [test.classes[label] if 0 <= label < len(test.classes) else str(label) for label in strange]
+        names = [name_of(test, int(label)) for label in strange]
         raise UsageError(
             f"the known set {name} has {test.split} images of classes without training images ({listed(names)}); give "
             "them some, or take them out."
         )
 
 
-def canonical(split: str) -> str:
+def _canonical(split: str) -> str:
     """The usual name of a split: ``val`` and ``valid`` are ``validation``."""
     return standard_split(split) or split
-
-
-def counted(n: int, singular: str, plural: str) -> str:
-    """A number with the right form of a noun."""
-    return f"{n:,} {singular if n == 1 else plural}"
 
 
 def _all_of(problems: Sequence[UsageError]) -> UsageError:

@@ -99,7 +99,7 @@ class SuiteSplits:
         unknown: For each unknown set, the samples that detectors are tested on, the same under every protocol.
         missing: Unknown sets whose files are missing, with a description of the files.
         preprocessing: The classifier's preprocessing, which knows the size of the first known picture.
-        remarks: Sentences on what was left out of the data sets, and on what was converted.
+        remarks: Sentences on what is missing, was left out of the data sets, and was converted.
     """
 
     classes: tuple[str, ...]

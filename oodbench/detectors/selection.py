@@ -1,19 +1,17 @@
 """Selection of detectors by names, globs and parameters, or by plugins themselves."""
 
 import hashlib
-import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
-from oodbench.registry.code import code_of, own_module, source_of
+from oodbench.registry.code import code_of, defining_file, own_module, source_of
 from oodbench.registry.isolation import UNLIMITED, Failure, TimeLimit, failed, isolated, time_limit
 from oodbench.registry.parameters import defaults, split_spec
 from oodbench.registry.plain_values import plain
@@ -78,9 +76,10 @@ class SelectedDetector:
         if self.is_of_process:
             return [source_of(target)]
         try:
-            return [code_of(Path(inspect.getsourcefile(target) or ""))]
-        except (TypeError, OSError):  # of a compiled module
-            return []
+            file = defining_file(target)
+        except TypeError:  # of a compiled module
+            file = None
+        return [] if file is None else [code_of(file)]
 
     def _code_of_parameters(self) -> list[str]:
         """Hashes of the user's own modules that parameters name, such as that of a meta classifier's class."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from oodbench.cache.entries import Cache, kept_of_same_network
 from oodbench.cache.tensor_files import Kept
 from oodbench.classifiers.classifier import Classifier
-from oodbench.classifiers.probe import probe, without_probe
+from oodbench.classifiers.probe import Probe, without_probe
 from oodbench.datasets.splits import Split
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
@@ -31,7 +31,7 @@ def engine() -> str:
 
 
 def evidence_of(
-    classifier: Classifier, split: Split, parts: Sequence[str], cache: Cache, track: Track
+    classifier: Classifier, split: Split, parts: Sequence[str], cache: Cache, track: Track, outputs: Probe
 ) -> tuple[Evidence, int]:
     """The evidence of a split, from the cache or else newly collected, and the batch size it was collected with.
 
@@ -41,6 +41,7 @@ def evidence_of(
         parts: Parts of the evidence: ``OF_ONE_PASS``, or logits and features alone.
         cache: Where evidence is kept.
         track: Shows progress.
+        outputs: What the classifier computes on the fixed pictures and on samples of the split.
     """
     identity: dict[str, Any] = {
         "weights": classifier.weights_sha256,
@@ -58,7 +59,6 @@ def evidence_of(
         identity["code"] = classifier.code
 
     what = f"evidence of {split.dataset} ({split.use})"
-    outputs, _ = halving(1, what, lambda _: probe(classifier, split.images))
 
     def make(batch: int) -> Kept:
         collected = collect(
@@ -83,13 +83,14 @@ def evidence_of(
     return halving(batch_of(split.images), what, in_batches_of)
 
 
-def network_number(classifier: Classifier, test: Split, cache: Cache) -> int:
+def network_number(classifier: Classifier, test: Split, cache: Cache, outputs: Probe) -> int:
     """Which of the networks that share name, code and weights a classifier is, told by what it computes.
 
     Args:
         classifier: The classifier.
-        test: The known test split, some of whose samples are looked at.
+        test: The known test split.
         cache: Where outputs of networks are kept.
+        outputs: What the classifier computes on the fixed pictures and on samples of the test split.
 
     Returns:
         The number, 0 for the first network of its kind.
@@ -102,7 +103,6 @@ def network_number(classifier: Classifier, test: Split, cache: Cache) -> int:
         "preprocessing": classifier.preprocessing.identity,
         "images": test.sha256,
     }
-    outputs = probe(classifier, test.images)
     _, number = kept_of_same_network(cache, "networks", identity, lambda: (outputs.tensors(), {}), outputs.is_of)
     return number
 

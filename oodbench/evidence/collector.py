@@ -1,6 +1,7 @@
 """Collects the evidence of a trained classifier: each part of each split when it is first asked for."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from oodbench.cache.entries import Cache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NETWORK_PARTS, NetworkParts
+from oodbench.classifiers.probe import Probe, outputs_of, picture_inputs, sample_inputs
 from oodbench.datasets.splits import Split
 from oodbench.errors import CellSkippedError
 from oodbench.evidence.batches import batch_of, halving
@@ -44,6 +46,7 @@ class EvidenceCollector:
         self._track = track
         self._collected: dict[tuple[str, ...], Evidence] = {}
         self._feature_maps: dict[tuple[str, ...], Tensor] = {}
+        self._probes: dict[tuple[str, ...], Probe] = {}
 
     def evidence(self, split: Split, needs: Sequence[str] | None = None) -> Evidence:
         """The evidence of a split: the logits, and those needed parts that have a value for each sample.
@@ -59,6 +62,23 @@ class EvidenceCollector:
             return self._collected_of(split, OF_ONE_PASS)
         not_per_sample = ("scores", *NETWORK_PARTS)
         return Evidence(**{part: self._part(split, part) for part in ("logits", *needs) if part not in not_per_sample})
+
+    def probe(self, split: Split) -> Probe:
+        """What the classifier computes on the fixed pictures and on the first samples of a split."""
+        key = split.dataset, split.use
+        if key not in self._probes:
+            inputs = sample_inputs(self.classifier.preprocessing, split.images)
+            what = f"evidence of {split.dataset} ({split.use})"
+            of_samples, _ = halving(1, what, lambda _: self._outputs_of(inputs))
+            self._probes[key] = self._of_pictures.followed_by(of_samples)
+        return self._probes[key]
+
+    @cached_property
+    def _of_pictures(self) -> Probe:
+        return self._outputs_of(picture_inputs(self.classifier.preprocessing))
+
+    def _outputs_of(self, inputs: Tensor) -> Probe:
+        return outputs_of(self.classifier.network, inputs, self.classifier.penultimate)
 
     def network_parts(self, needs: Sequence[str]) -> NetworkParts | None:
         """The modules of a copy of the classifier; None if ``needs`` names none of them."""
@@ -82,7 +102,9 @@ class EvidenceCollector:
     def _collected_of(self, split: Split, parts: tuple[str, ...]) -> Evidence:
         key = (split.dataset, split.use, *parts)
         if key not in self._collected:
-            self._collected[key], batch = evidence_of(self.classifier, split, parts, self._cache, self._track)
+            self._collected[key], batch = evidence_of(
+                self.classifier, split, parts, self._cache, self._track, self.probe(split)
+            )
             self._note_batch(split, batch)
         return self._collected[key]
 

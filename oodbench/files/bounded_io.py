@@ -45,6 +45,23 @@ def read_limited(file: Path, largest: int) -> bytes:
     return content
 
 
+def read_text(file: Path, largest: int) -> str:
+    """Read a text file of limited size, in UTF-8, with or without a mark at its beginning.
+
+    Args:
+        file: The file.
+        largest: Maximum size in bytes.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+        UnreadableError: It is not UTF-8 text, or is refused as by ``read_limited``.
+    """
+    try:
+        return read_limited(file, largest).decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise UnreadableError("is not UTF-8 text") from cause
+
+
 def refuse_ambiguous_json(content: bytes) -> None:
     """Refuse JSON that readers interpret differently.
 

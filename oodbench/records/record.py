@@ -64,28 +64,20 @@ class ClassifierIdentity(_Model):
     network: int | None = None
 
 
-class RecordedClassifier(_Model):
-    """The classifier: what decides its evidence (see ``ClassifierIdentity``), and what was found of it.
+class _Measured(_Model):
+    name: str
+    accuracy: float
+
+
+class RecordedClassifier(ClassifierIdentity, _Measured):
+    """The classifier: what decides its evidence, and what was found of it.
 
     ``accuracy`` is that on the known test split. ``probe`` has numbers that stand for its outputs on fixed pictures and
     on some samples of each test set; ``trusted`` has what was found strange about it and was trusted all the same.
     """
 
-    name: str
-    accuracy: float
-    weights_sha256: str
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    penultimate: str | None = None
-    code: str | None = None
-    preprocessing: dict[str, Any] | None = None
-    network: int | None = None
     probe: dict[str, list[float]] = {}
     trusted: list[str] = []
-
-    @property
-    def identity(self) -> ClassifierIdentity:
-        """What decides its evidence."""
-        return ClassifierIdentity(**{name: getattr(self, name) for name in ClassifierIdentity.model_fields})
 
 
 class RecordedDataset(_Model):
@@ -233,7 +225,7 @@ def identity(record: Record) -> str:
         record.exposed,
         record.seed,
         record.detector,
-        record.classifier.identity,
+        record.classifier,
         record.datasets,
         record.provenance.engine,
         record.provenance.versions,

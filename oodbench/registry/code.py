@@ -31,7 +31,7 @@ _imported: dict[Path, str] = {}
 """Hash of each file at the time that ``forget_stale`` saw it first."""
 
 
-def code_of(file: Path, folders: Sequence[Path] = ()) -> str:
+def code_of(file: Path) -> str:
     """SHA-256 of a Python file and of all modules that it imports from outside installed packages.
 
     Imports inside functions count, and those of imported modules. Where the name of an imported module is computed,
@@ -39,25 +39,23 @@ def code_of(file: Path, folders: Sequence[Path] = ()) -> str:
 
     Args:
         file: The file, which counts even if it is part of an installed package.
-        folders: Folders that its imports are looked up in first.
     """
-    files = imported_files(file, folders)
-    own = hashlib.sha256(file.read_bytes()).hexdigest()
+    files = imported_files(file)
+    own = _sha256(file)
     if not files:
         return own
-    others = sorted((name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in files.items())
+    others = sorted((name, _sha256(path)) for name, path in files.items())
     return hashlib.sha256(json.dumps([own, others]).encode()).hexdigest()
 
 
-def imported_files(file: Path, folders: Sequence[Path] = ()) -> Mapping[str, Path]:
+def imported_files(file: Path) -> Mapping[str, Path]:
     """The modules that a file imports, directly or not, from outside installed packages: their files by name."""
     found: dict[str, Path] = {}
     start = file.resolve()
-    waiting = [(_package_of(start), start)]
+    waiting = [(_package_of(start)[1], start)]
     while waiting:
         package, path = waiting.pop()
-        roots = [*folders, _root_of(path), path.parent]
-        for name, module in _imports(path, package, roots):
+        for name, module in _imports(path, package, [_package_of(path)[0], path.parent]):
             if name not in found and module != start:
                 found[name] = module
                 waiting.append((name if module.name == "__init__.py" else name.rpartition(".")[0], module))
@@ -70,7 +68,7 @@ def forget_stale(files: Mapping[str, Path]) -> None:
     Args:
         files: The files that modules should come of, by the names of the modules.
     """
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
+    digests = {path: _sha256(path) for path in files.values()}
     loaded = {name: _file_of(module) for name, module in list(sys.modules.items())}
     ours = {name: file for name, file in loaded.items() if name in files or file in digests}
     if any(file is None or file not in digests or _is_changed(file, digests[file]) for file in ours.values()):
@@ -158,12 +156,22 @@ def _printed(value: object, seen: set[int]) -> Any:  # noqa: ANN401
 
 
 def is_installed_object(thing: object) -> bool:
-    """Whether a function or class is defined in an installed package."""
+    """Whether a function or class is built in, or defined in an installed package."""
     try:
-        file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
+        file = defining_file(thing)
     except TypeError:
-        return True  # built in
-    return file is not None and Path(file).is_file() and is_installed(Path(file))
+        return True
+    return file is not None and is_installed(file)
+
+
+def defining_file(thing: object) -> Path | None:
+    """The file that a function or class is defined in; None if there is none, as for what was typed at a prompt.
+
+    Raises:
+        TypeError: It is built in, or neither a function nor a class.
+    """
+    file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
+    return Path(file) if file is not None and Path(file).is_file() else None
 
 
 def is_installed(file: Path) -> bool:
@@ -181,6 +189,10 @@ def _own_folders() -> tuple[Path, ...]:
     return (*(Path(path).resolve() for path in paths if path), Path(__file__).resolve().parents[1])
 
 
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _file_of(module: object) -> Path | None:
     file = getattr(module, "__file__", None)
     return Path(file).resolve() if isinstance(file, str) else None
@@ -193,22 +205,13 @@ def _is_changed(file: Path, digest: str) -> bool:
     return file.stat().st_mtime > _STARTED
 
 
-def _package_of(file: Path) -> str:
-    """Dotted name of the package that a file is in; empty if it is in none."""
-    names = []
-    folder = file.parent
+def _package_of(file: Path) -> tuple[Path, str]:
+    """The folder that the outermost package of a file is in, and the dotted name of the package; empty for none."""
+    folder, names = file.parent, list[str]()
     while (folder / "__init__.py").is_file() and folder != folder.parent:
-        names.append(folder.name)
+        names.insert(0, folder.name)
         folder = folder.parent
-    return ".".join(reversed(names))
-
-
-def _root_of(file: Path) -> Path:
-    """The folder that the outermost package of a file is in."""
-    folder = file.parent
-    while (folder / "__init__.py").is_file() and folder != folder.parent:
-        folder = folder.parent
-    return folder
+    return folder, ".".join(names)
 
 
 def _imports(file: Path, package: str, roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:

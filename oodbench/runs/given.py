@@ -49,16 +49,16 @@ def take_objects(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], GivenObj
     """
     values = dict(arguments)
     objects: dict[str, Any] = {}
-    expected: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "classifier": (_is_callable, "the name of a classifier, a torch.nn.Module, or a function that builds one"),
-        "weights": (lambda value: isinstance(value, Mapping), "a file, or a state dict"),
-        "transform": (_is_callable, "file.py:function, or a function of a PIL image to float32 (C, H, W)"),
+    expected: dict[str, tuple[Any, str]] = {
+        "classifier": (Callable, "the name of a classifier, a torch.nn.Module, or a function that builds one"),
+        "weights": (Mapping, "a file, or a state dict"),
+        "transform": (Callable, "file.py:function, or a function of a PIL image to float32 (C, H, W)"),
     }
-    for name, (is_object, wanted) in expected.items():
+    for name, (kind, wanted) in expected.items():
         value = values.get(name)
         if value is None or isinstance(value, str | Path):
             continue
-        if not is_object(value):
+        if not isinstance(value, kind):
             raise UsageError(f"{name} is a {type(value).__name__}; expected {wanted}.")
         objects[name] = value
         values[name] = GIVEN if name == "weights" else _name_of(value)
@@ -94,10 +94,6 @@ def given_classifier(name: str, classifier: nn.Module | Callable[..., nn.Module]
         return copied(network)
 
     return ClassifierSpec(name, build, (name, "", code), code, given=build)
-
-
-def _is_callable(value: object) -> bool:
-    return callable(value)
 
 
 def _name_of(thing: object) -> str:

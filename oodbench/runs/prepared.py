@@ -12,9 +12,9 @@ import torch
 from oodbench.cache.entries import DiskCache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.making import ClassifierMaker
-from oodbench.classifiers.probe import SAMPLES, summaries
+from oodbench.classifiers.probe import PICTURES, SAMPLES
 from oodbench.datasets.drawing import Selection, draw_splits
-from oodbench.datasets.splits import SuiteSplits
+from oodbench.datasets.splits import Split, SuiteSplits
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector
 from oodbench.errors import OodbenchError
 from oodbench.evidence.caching import network_number
@@ -54,7 +54,7 @@ class PreparedRun:
     download: bool
 
     def say_remarks(self) -> None:
-        """Say what was left out of the data and what was converted; once for a run, whoever else prepares it."""
+        """Say what is missing, left out of the data and converted; once for a run, whoever else prepares it."""
         for sentence in self.splits.remarks:
             logger.warning("%s", sentence)
 
@@ -108,27 +108,27 @@ class PreparedRun:
         )
         classifier = maker.make(seed)
         _refuse_diverged(suite, classifier, seed)
-        number = network_number(classifier, splits.test, cache)
+        collector = EvidenceCollector(classifier, cache, maker.example[0], self.track)
+        number = network_number(classifier, splits.test, cache, collector.probe(splits.test))
         exposed = {name for names in self.by_exposure for name in names}
         tested = {name for cases in self.by_exposure.values() for _, case in cases for name in case.tested}
+        unknown = {name: split for name, split in splits.unknown.items() if name in tested}
         groups = {name: source.group for name, source in resolved.sources.items()}
         return Trial(
             suite=SuiteIdentity(suite.name, suite.version, groups, resolved.plugins),
             seed=seed,
             classifier=_identity(classifier, suite, number),
-            probe=summaries(
-                classifier, splits.test.images, {name: splits.unknown[name].images for name in sorted(tested)}
-            ),
+            probe=_summaries(collector, splits.test, unknown),
             is_trained=suite.weights is None,
             classes=splits.classes,
-            collector=EvidenceCollector(classifier, cache, maker.example[0], self.track),
+            collector=collector,
             train=splits.train,
             meta=splits.meta,
             test=splits.test,
             exposed={name: split for name, split in splits.exposed.items() if name in exposed},
-            unknown={name: split for name, split in splits.unknown.items() if name in tested},
+            unknown=unknown,
             held_back={name: len(split.labels) for name, split in splits.exposed.items()},
-            evidence_ms=evidence_ms(classifier, splits.test.first(64).images),
+            evidence_ms=evidence_ms(classifier, splits.test.images),
             spec=resolved.spec,
             time_limit=resolved.time_limit,
         )
@@ -158,8 +158,6 @@ def prepare_run(resolved: ResolvedRun, *, data: str | Path | None, download: boo
         selection=Selection(spec.limit, spec.skip_missing, spec.skip_unreadable, spec.drop_shared),
         track=track,
     )
-    for name, looked_for in splits.missing.items():
-        logger.warning("%s is left out: looked for %s.", name, looked_for)
     return PreparedRun(resolved, splits, track, download)
 
 
@@ -181,6 +179,14 @@ def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
             f"the training of the classifier {classifier.name} with seed {seed} diverged to weights of NaN or "
             f"infinity; lower training.learning_rate of the suite {suite.name} from {suite.training.learning_rate}."
         )
+
+
+def _summaries(collector: EvidenceCollector, test: Split, unknown: Mapping[str, Split]) -> dict[str, list[float]]:
+    """Numbers that stand for what a classifier computes on the fixed pictures and on samples of each test set."""
+    numbers = collector.probe(test).summary("pictures and known samples")
+    for name, split in unknown.items():
+        numbers |= collector.probe(split).summary(name, first=PICTURES)
+    return numbers
 
 
 def _identity(classifier: Classifier, suite: Suite, number: int) -> ClassifierIdentity:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
-from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
+from oodbench.files.bounded_io import MIB, UnreadableError, read_text
 from oodbench.suites.mistakes import OF_DECODING, contradictions, in_our_words, key_at, mistake
 from oodbench.suites.schema import CLASS_LISTS, PRETRAINED, Input, Suite, source_of
 
@@ -147,11 +147,9 @@ def _registered(name: str) -> Path:
 def _parse(path: Path) -> tuple[Suite, str]:
     """The suite in a file, with its paths made absolute, and the text of the file."""
     try:
-        text = read_limited(path, LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_text(path, LARGEST).replace("\r\n", "\n")
     except OSError as cause:
         raise MissingPrerequisiteError(f"the suite file {path} cannot be read: {cause.strerror}.") from cause
-    except UnicodeDecodeError as cause:
-        raise UsageError(f"the suite file {path} is not UTF-8 text.") from cause
     except UnreadableError as cause:
         raise UsageError(f"the suite file {path} {cause}; expected a TOML file.") from cause
     if text.count(".") > MOST_DOTS:

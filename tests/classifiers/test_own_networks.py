@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
 
+from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.own_networks import as_usable
 from oodbench.classifiers.training import Training, train
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import CellSkippedError, UsageError
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.evidence.evidence import OF_ONE_PASS
@@ -24,6 +26,7 @@ from oodbench.gradients import forward, gradient_metrics
 from oodbench.gradients.copying import copied
 from oodbench.gradients.recording import owners
 from oodbench.machine.progress import silent
+from oodbench.suites.schema import Input
 
 CLASSES = 3
 FORWARD = ("logits", "features")
@@ -517,7 +520,8 @@ def test_only_what_needs_features_is_skipped_where_there_are_none(inputs, images
         return collect(classifier.network, split.images, silent, "test", parts=parts), len(images)
 
     monkeypatch.setattr("oodbench.evidence.collector.evidence_of", evidence_of)
-    classifier = SimpleNamespace(network=made, to_input=lambda batch: batch.float() / 255)
+    preprocessing = Preprocessing(Input(channels=images.shape[1], size=images.shape[2]))
+    classifier = Classifier("convolutional", made, "0" * 64, preprocessing)
     collector = EvidenceCollector(classifier, None, images[0], silent)
     for use in ("train", "test"):
         split = SimpleNamespace(dataset="mine", use=use, images=images)

@@ -77,7 +77,7 @@ def test_a_seed_whose_evidence_cannot_be_collected_costs_its_own_cells_only(tmp_
     # After it was built and tried out.
     for_seed_1_alone = (
         "    global MOST, PATIENCE\n"
-        "    MOST, PATIENCE = (0, len(CALLS) + 215) if torch.initial_seed() == 1 else (10_000, 0)\n"
+        "    MOST, PATIENCE = (0, len(CALLS) + 76) if torch.initial_seed() == 1 else (10_000, 0)\n"
     )
     file.write_text(HUNGRY.replace(begins, for_seed_1_alone))
     suite = tmp_path / "tiny.toml"
