@@ -212,10 +212,7 @@ def _known_splits(
 
 def _unknown_splits(whole: Split, sizes: Sizes) -> tuple[Split, Split]:
     """The exposed and the tested samples of an unknown set."""
-    if sizes.exposed == 0:
-        exposed, (unknown,) = whole.subset(np.arange(0)), _cut(whole, ("unknown", sizes.unknown))
-    else:
-        exposed, unknown = _cut(whole, ("exposed", sizes.exposed), ("unknown", sizes.unknown))
+    exposed, unknown = _cut(whole, ("exposed", sizes.exposed), ("unknown", sizes.unknown))
     if not len(unknown.labels) or not (len(exposed.labels) or sizes.exposed == 0):
         limits = {"sizes.exposed": sizes.exposed, "sizes.unknown": sizes.unknown}
         shares = " and ".join(f"{key} = {size}" for key, size in limits.items() if size is not None)
