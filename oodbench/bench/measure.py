@@ -207,7 +207,8 @@ def _all_evidence(model: nn.Module, inputs: Tensor) -> object:
 
 
 def _spread(model: nn.Module, batches: Sequence[Tensor], step: Callable[[nn.Module, Tensor], object]) -> None:
-    over_batches(model, batches, step, silent, "")
+    for _ in over_batches(model, batches, step, silent, ""):
+        pass
 
 
 def _loop(model: nn.Module, inputs: Tensor) -> None:

@@ -8,11 +8,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from oodbench.cache.tensor_files import Kept, read_tensors, write_tensors
+from oodbench.cache.shards import Sharding, kept_in_shards
+from oodbench.cache.tensor_files import Kept, joined, read_tensors, write_tensors
 from oodbench.errors import UsageError
 from oodbench.files.locks import exclusively
 
-Kind = Literal["weights", "evidence", "networks"]
+Kind = Literal["weights", "evidence", "networks", "digests", "samples"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -30,6 +31,12 @@ class Cache(Protocol):
         Raises:
             OodbenchError: The entry cannot be written.
         """
+        ...
+
+    def kept_in_shards(
+        self, kind: Kind, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding
+    ) -> dict[str, Kept]:
+        """As ``oodbench.cache.shards.kept_in_shards``, for entries of a kind."""
         ...
 
 
@@ -56,6 +63,12 @@ class DiskCache:
                     write_tensors(file, *kept)
         return kept
 
+    def kept_in_shards(
+        self, kind: Kind, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding
+    ) -> dict[str, Kept]:
+        """As ``Cache.kept_in_shards``."""
+        return kept_in_shards(self.folder / kind, identities, sharding)
+
 
 @dataclass(frozen=True)
 class NoCache:
@@ -64,6 +77,13 @@ class NoCache:
     def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
         """Compute the entry."""
         return make()
+
+    def kept_in_shards(
+        self, kind: Kind, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding
+    ) -> dict[str, Kept]:
+        """Compute the entries."""
+        shards = [made for _, made in sharding.make([(shard, list(identities)) for shard in range(sharding.shards)])]
+        return {name: joined([of_entries[name] for of_entries in shards]) for name in identities}
 
 
 def kept_of_same_network(

@@ -4,14 +4,18 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from oodbench.errors import OodbenchError
 from oodbench.files.atomic import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -19,14 +23,13 @@ logger = logging.getLogger(__name__)
 Kept = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors and metadata."""
 
+# The header of a file takes a multiple of so many bytes, by which tensors are aligned.
+ALIGNED = 8
+
 
 def content_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Hash of names, shapes, types and values; independent of the file format."""
-    content = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()
+    return _content_of_joined({name: [tensor] for name, tensor in tensors.items()})
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -36,15 +39,64 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         OodbenchError: The file cannot be written.
     """
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    content = save(whole, metadata={**metadata, "sha256": _seal(file, whole, metadata)})
+    content = save(whole, metadata={**metadata, "sha256": _seal(file, content_sha256(whole), metadata)})
     write_atomically(file, lambda path: Path(path).write_bytes(content))
 
 
-def read_tensors(file: Path) -> Kept | None:
-    """Read tensors and metadata; None if the file is missing, or damaged and therefore discarded."""
+def write_joined(file: Path, shards: Sequence[Path], beside: Mapping[str, Tensor]) -> None:
+    """Write the tensors of several files, joined along their first dimension, with the metadata of the first.
+
+    No more than one shard is in memory.
+
+    Args:
+        file: The file to write.
+        shards: Files with the same tensors, of all sizes in the first dimension.
+        beside: Further tensors.
+
+    Raises:
+        OodbenchError: A shard is damaged, or the file cannot be written.
+    """
+    opened = [_opened(shard) for shard in shards]
+    metadata = opened[0][1]
+    chunks = {name: [tensors[name] for tensors, _ in opened] for name in opened[0][0]}
+    chunks |= {name: [tensor.detach()] for name, tensor in beside.items()}
+    sealed = {**metadata, "sha256": _seal(file, _content_of_joined(chunks), metadata)}
+    header: dict[str, object] = {"__metadata__": sealed}
+    end = 0
+    for name, of_tensor in chunks.items():
+        start, end = end, end + sum(chunk.nbytes for chunk in of_tensor)
+        # The names of dtypes in this format; see github.com/huggingface/safetensors, "Format".
+        dtype = {"float32": "F32", "float64": "F64", "int64": "I64", "uint8": "U8"}[str(of_tensor[0].dtype)[6:]]
+        header[name] = {"dtype": dtype, "shape": _shape(of_tensor), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % ALIGNED)
+
+    def write(path: str) -> None:
+        with open(path, "wb") as opened_file:
+            opened_file.write(len(text).to_bytes(8, "little") + text)
+            for of_tensor in chunks.values():
+                for chunk in of_tensor:
+                    opened_file.write(_bytes(chunk).data)
+
+    write_atomically(file, write)
+
+
+def joined(shards: Sequence[Kept]) -> Kept:
+    """The tensors of several shards, joined along their first dimension, with the metadata of the first."""
+    tensors = {name: torch.cat([of_shard[name] for of_shard, _ in shards]) for name in shards[0][0]}
+    return tensors, shards[0][1]
+
+
+def read_tensors(file: Path, *, mapped: bool = False) -> Kept | None:
+    """Read tensors and metadata; None if the file is missing, or damaged and therefore discarded.
+
+    Args:
+        file: The file.
+        mapped: Whether tensors are views of the file, which take no memory; otherwise they are copies.
+    """
     if not file.exists():
         return None
-    content = verified(file)
+    content = verified(file, mapped=mapped)
     if not isinstance(content, str):
         with suppress(OSError):  # the time of last use decides which entries are kept
             os.utime(file)
@@ -55,14 +107,15 @@ def read_tensors(file: Path) -> Kept | None:
     return None
 
 
-def verified(file: Path) -> Kept | str:
+def verified(file: Path, *, mapped: bool = False) -> Kept | str:
     """The tensors and metadata of a file, or a message if the file is damaged."""
     try:
         with safe_open(file, framework="pt") as kept:
             metadata = dict(kept.metadata() or {})
-            # Copied, so that later changes of the file do not matter.
-            tensors = {name: kept.get_tensor(name).clone() for name in kept.keys()}  # noqa: SIM118 - not a mapping
-        written = metadata.pop("sha256", None) == _seal(file, tensors, metadata)
+            tensors: dict[str, Tensor] = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+        if not mapped:  # so that later changes of the file do not matter
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        written = metadata.pop("sha256", None) == _seal(file, content_sha256(tensors), metadata)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as cause:
         return str(cause)
     if not written:
@@ -70,6 +123,35 @@ def verified(file: Path) -> Kept | str:
     return tensors, metadata
 
 
-def _seal(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    sealed = [file.name, content_sha256(tensors), sorted(metadata.items())]
+def _opened(shard: Path) -> Kept:
+    content = verified(shard, mapped=True)
+    if isinstance(content, str):
+        raise OodbenchError(f"the file {shard} of the cache is damaged ({content}); run again to make it anew.")
+    return content
+
+
+def _seal(file: Path, content: str, metadata: Mapping[str, str]) -> str:
+    sealed = [file.name, content, sorted(metadata.items())]
     return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()
+
+
+def _content_of_joined(chunks: Mapping[str, Sequence[Tensor]]) -> str:
+    """``content_sha256`` of tensors that lie in chunks of their first dimension."""
+    content = hashlib.sha256()
+    for name in sorted(chunks):
+        of_tensor = chunks[name]
+        content.update(f"{name} {tuple(_shape(of_tensor))} {of_tensor[0].dtype}".encode())
+        for chunk in of_tensor:
+            content.update(_bytes(chunk).data)
+    return content.hexdigest()
+
+
+def _shape(chunks: Sequence[Tensor]) -> list[int]:
+    """The shape of a tensor that lies in chunks of its first dimension."""
+    if len(chunks) == 1:
+        return list(chunks[0].shape)
+    return [sum(len(chunk) for chunk in chunks), *chunks[0].shape[1:]]
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    return tensor.detach().cpu().contiguous().reshape(-1).numpy().view(np.uint8)

@@ -70,7 +70,9 @@ def shrink(cache: Path, max_size: int) -> list[CacheEntry]:
 
 
 def _of_kind(cache: Path, kind: str) -> Iterator[CacheEntry]:
-    for file in (cache / kind).glob("*.safetensors"):
+    folder = cache / kind
+    # Shards of entries that are not finished count, too.
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.shards/*.safetensors")):
         try:
             status = file.stat()
         except FileNotFoundError:  # removed by another process meanwhile

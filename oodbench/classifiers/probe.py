@@ -22,8 +22,6 @@ from oodbench.errors import CellSkippedError
 TOLERANCE = 5e-5
 # Number of pictures, and their width and height.
 PICTURES, SIZE = 12, (96, 72)
-# How many samples of a data set are looked at beside the pictures.
-SAMPLES = 8
 _PROBE = "probe"
 
 
@@ -90,8 +88,8 @@ def picture_inputs(preprocessing: Preprocessing) -> Tensor:
 
 
 def sample_inputs(preprocessing: Preprocessing, images: NDArray[np.generic]) -> Tensor:
-    """The first of some prepared images as inputs of a network, float32 (N, C, H, W)."""
-    return to_input(torch.from_numpy(images[:SAMPLES]), preprocessing.normalisation)
+    """Prepared images as inputs of a network, float32 (N, C, H, W)."""
+    return to_input(torch.from_numpy(images), preprocessing.normalisation)
 
 
 def outputs_of(network: nn.Module, inputs: Tensor, penultimate: str | None) -> Probe:

@@ -64,7 +64,7 @@ class CheckedDetector:
     def view(self, which: Literal["known", "unknown"]) -> Evidence:
         """The evidence of the known or the unknown test set."""
         split = self.trial.test if which == "known" else self.trial.unknown[UNKNOWN]
-        return self.detector_evidence.score_evidence[split.dataset, split.use]
+        return self.detector_evidence.score_evidence[split.dataset, split.use][:]
 
     @cached_property
     def tested(self) -> Evidence:

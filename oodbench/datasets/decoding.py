@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,21 +35,31 @@ _BITS_PER_SAMPLE = 258
 _UNKNOWN_RANGE = {"I": "32-bit integers", "F": "32-bit floats"}
 
 
-def read_pictures(folder: Path, names: Sequence[str], rule: Decoding, *, invert: bool) -> LazyImages:
-    """The pictures in files, each read when it is accessed.
+@dataclass(frozen=True)
+class Pictures(LazyImages):
+    """The pictures in files, each read when it is accessed; nothing but its file decides a picture.
 
-    Args:
+    Attributes:
         folder: The folder that the names are relative to.
         names: Paths of N files.
         rule: How pictures become arrays.
         invert: Whether dark ink on light ground becomes light ink on dark ground.
     """
 
+    folder: Path
+    names: Sequence[str]
+    rule: Decoding
+    invert: bool
+
+
+def read_pictures(folder: Path, names: Sequence[str], rule: Decoding, *, invert: bool) -> Pictures:
+    """The pictures in files; the arguments are the attributes of ``Pictures``."""
+
     def make(index: int) -> Decoded:
         decoded = read_picture(folder / names[index], rule)
         return replace(decoded, pixels=255 - decoded.pixels) if invert else decoded
 
-    return LazyImages(len(names), make)
+    return Pictures(len(names), make, folder, names, rule, invert)
 
 
 def read_picture(file: Path, rule: Decoding) -> Decoded:

@@ -5,16 +5,20 @@ equal hashes, so that duplicates inside a data set are dropped and no image is i
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.datasets.adapter import Pool
+from oodbench.datasets.adapter import Decoded, Image, LazyImages, Pool
 from oodbench.datasets.classes import name_of, outputs_by_label
+from oodbench.datasets.decoding import Pictures
 from oodbench.datasets.inspection import InspectedPool, inspect_pool
+from oodbench.datasets.kept_digests import DigestStore
 from oodbench.datasets.opening import OpenedSet, OpenedSuite, open_suite
 from oodbench.datasets.preparation import Prepared, Preprocessing
 from oodbench.datasets.sources import ResolvedSource
@@ -54,6 +58,7 @@ def draw_splits(
     classes: Sequence[str] | None = None,
     download: bool = False,
     selection: Selection = Selection(),
+    kept: Path | None = None,
     track: Track = silent,
 ) -> SuiteSplits:
     """Read a suite's data sets, and draw its splits.
@@ -66,6 +71,7 @@ def draw_splits(
         classes: The class that each output of the classifier stands for; None takes the known classes, sorted.
         download: Whether adapters may use the network.
         selection: Which samples are taken.
+        kept: Folder of the cache where digests of files are kept; None keeps none.
         track: Shows progress.
 
     Raises:
@@ -73,11 +79,14 @@ def draw_splits(
         UsageError: Data sets cannot be used, or images cannot be read; the message names the first ones.
         LeakError: Two splits share an image.
     """
-    opened = open_suite(suite, sources, preprocessing, root, download=download, skip_missing=selection.skip_missing)
+    store = DigestStore(kept)
+    opened = open_suite(
+        suite, sources, preprocessing, root, download=download, skip_missing=selection.skip_missing, store=store
+    )
     preprocessing = opened.preprocessing
     name, sizes = suite.suite.known_name, suite.suite.sizes
     outputs = outputs_by_label(opened.known.pools, classes, name)
-    inspected = _inspect(opened, preprocessing, suite, track)
+    inspected = _inspect(opened, preprocessing, suite, store, track)
     _refuse_unreadable(inspected, skip=selection.skip_unreadable)
     known = [_whole(opened.known.source, preprocessing, pool) for pool in inspected[name]]
     has_weights = suite.suite.weights is not None
@@ -139,14 +148,14 @@ def refuse_shared_samples(splits: Sequence[Split]) -> None:
 
 
 def _inspect(
-    opened: OpenedSuite, preprocessing: Preprocessing, suite: LoadedSuite, track: Track
+    opened: OpenedSuite, preprocessing: Preprocessing, suite: LoadedSuite, store: DigestStore, track: Track
 ) -> dict[str, list[InspectedPool]]:
     """Decode all images of all pools, by data set."""
     sets = {suite.suite.known_name: opened.known, **opened.unknown}
     pools = [(name, pool) for name, opened_set in sets.items() for pool in opened_set.pools]
     inspected: dict[str, list[InspectedPool]] = {}
     for name, pool in track(pools, len(pools), "reading data"):
-        inspected.setdefault(name, []).append(inspect_pool(pool, preprocessing, suite.suite.drawing, name))
+        inspected.setdefault(name, []).append(inspect_pool(pool, preprocessing, suite.suite.drawing, name, store))
     return inspected
 
 
@@ -271,7 +280,7 @@ def _remarks_on(split: Split) -> list[str]:
 
 def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: InspectedPool) -> Split:
     """All readable samples of a pool, without duplicates and in the order of their hashes; its use is provisional."""
-    pool, prepared = inspected.pool, inspected.prepared
+    pool = inspected.pool
     n = len(pool.images)
     readable = np.array([i for i in range(n) if i not in inspected.unreadable], dtype=np.intp)
     _, first = np.unique(inspected.digests[readable], return_index=True)
@@ -279,8 +288,17 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
     left_out = {f"files that {reason}": count for reason, count in pool.left_out.items()}
     left_out |= {"images that cannot be read": len(inspected.unreadable), "duplicates": len(readable) - len(order)}
 
+    one_at_a_time = nullcontext() if isinstance(pool.images, Pictures | np.ndarray) else Lock()
+
     def read(indices: NDArray[np.int64]) -> Prepared:
-        return preprocessing.prepare([pool.images[int(index)] for index in indices])
+        if isinstance(pool.images, np.ndarray):
+            return preprocessing.prepare(pool.images[indices])
+
+        def image(position: int) -> Image | Decoded:
+            with one_at_a_time:  # an adapter need not expect several threads
+                return pool.images[int(indices[position])]
+
+        return preprocessing.prepare(LazyImages(len(indices), image))  # one decoded picture in memory at a time
 
     card = source.plugin.card
     split = Split(
@@ -289,7 +307,7 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
         adapter=source.adapter,
         source=card.source,
         origin=pool.split,
-        read=read if prepared is None else prepared.__getitem__,
+        read=read,
         labels=pool.labels,
         indices=np.arange(n, dtype=np.int64),
         digests=inspected.digests,

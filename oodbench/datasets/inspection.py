@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oodbench.datasets.adapter import Decoded, Image, Pool, UnreadableImageError
-from oodbench.datasets.decoding import NARROW, WIDE
-from oodbench.datasets.preparation import Prepared, Preprocessing
+from oodbench.datasets.decoding import NARROW, WIDE, Pictures
+from oodbench.datasets.kept_digests import DigestStore, KeptDigests, Seen, Stamp, stamp_of
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import FROM_OUTSIDE, OodbenchError, UsageError, blaming, described, is_exhausted
+from oodbench.machine.threads import processors
 
 Drawing = Literal["source", "prepared"]
 """What splits are drawn by: the images as they are decoded, or as the classifier sees them."""
+# Files that are looked at before what is seen of them is taken.
+AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,12 @@ class InspectedPool:
         digests: (N,): hash of each image; empty where it cannot be read.
         unreadable: Why images cannot be read, by position.
         remarks: What was converted or assumed, with the number of images.
-        prepared: The prepared images (N, C, H, W), where splits are drawn by them.
     """
 
     pool: Pool
     digests: NDArray[np.bytes_]
     unreadable: Mapping[int, str]
     remarks: Mapping[str, int]
-    prepared: Prepared | None
 
     def name_of(self, position: int) -> str:
         """What an image is called in messages."""
@@ -42,50 +45,73 @@ class InspectedPool:
         return str(names[position]) if len(names) else f"image {position}"
 
 
-def inspect_pool(pool: Pool, preprocessing: Preprocessing, drawing: Drawing, dataset: str) -> InspectedPool:
-    """Decode all images of a pool.
+def inspect_pool(
+    pool: Pool, preprocessing: Preprocessing, drawing: Drawing, dataset: str, store: DigestStore
+) -> InspectedPool:
+    """Decode all images of a pool, but for files that were decoded before and are unchanged.
 
     Args:
         pool: The pool.
         preprocessing: The classifier's preprocessing.
         drawing: What splits are drawn by.
         dataset: Name of the data set, for messages.
+        store: The digests of files that were decoded before.
 
     Raises:
         UsageError: Nobody can say how many bits its images use.
     """
-    n = len(pool.images)
-    digests: NDArray[np.bytes_] = np.zeros(n, dtype="S32")
-    if isinstance(pool.images, np.ndarray) and drawing == "prepared":
-        with blaming(f"the data set {dataset}"):
-            prepared = preprocessing.prepare(pool.images)
-        digests[:] = [_sha256(image) for image in prepared]
-        return InspectedPool(pool, digests, {}, {}, prepared)
-    kept: Prepared | None = None
-    if drawing == "prepared":
-        kept = np.zeros((n, *preprocessing.shape), dtype=np.uint8)
-    unreadable: dict[int, str] = {}
-    remarks: Counter[str] = Counter()
-    for position in range(n):
+
+    def look(position: int) -> Seen | str:
         try:
             decoded = _decoded(pool, position)
         except UnreadableImageError as error:
-            unreadable[position] = str(error)
-            continue
-        remarks.update(decoded.remarks)
-        if kept is None:
-            digests[position] = source_digest(decoded.pixels)
+            return str(error)
+        if drawing == "source":
+            return Seen(source_digest(decoded.pixels), decoded.pixels.shape, decoded.remarks)
+        with blaming(f"the data set {dataset}"):
+            prepared = preprocessing.prepare([decoded.pixels])[0]
+        return Seen(_sha256(prepared), decoded.pixels.shape, decoded.remarks)
+
+    if drawing == "source" and isinstance(pool.images, Pictures):
+        found = _of_files(pool.images, store.of(pool.images), look)
+    else:
+        found = map(look, range(len(pool.images)))
+    digests: NDArray[np.bytes_] = np.zeros(len(pool.images), dtype="S32")
+    unreadable: dict[int, str] = {}
+    remarks: Counter[str] = Counter()
+    for position, seen in enumerate(found):
+        if isinstance(seen, str):
+            unreadable[position] = seen
         else:
-            with blaming(f"the data set {dataset}"):
-                kept[position] = preprocessing.prepare([decoded.pixels])[0]
-            digests[position] = _sha256(kept[position])
+            digests[position] = seen.digest
+            remarks.update(seen.remarks)
     if remarks[NARROW] and remarks[NARROW] == remarks[WIDE]:
         raise UsageError(
             f"{remarks[WIDE]:,} images of {dataset} have 16 bits a channel and no value above 4095, as those of 12 "
             "bits have; say how many bits they use by depth = 12 (or 16) in [input]."
         )
     del remarks[NARROW]
-    return InspectedPool(pool, digests, unreadable, dict(remarks), kept)
+    return InspectedPool(pool, digests, unreadable, dict(remarks))
+
+
+def _of_files(pictures: Pictures, kept: KeptDigests, look: Callable[[int], Seen | str]) -> Iterator[Seen | str]:
+    """What is seen of each file, in order: what is kept, else what a look shows; several files are read at once."""
+
+    def seen(position: int) -> tuple[Stamp | None, Seen | str]:
+        stamp = stamp_of(pictures.folder / pictures.names[position])
+        return stamp, kept.find(pictures.names[position], stamp) or look(position)
+
+    try:
+        with ThreadPoolExecutor(processors()) as threads:
+            for start in range(0, len(pictures), AT_ONCE):
+                positions = range(start, min(start + AT_ONCE, len(pictures)))
+                for position, (stamp, found) in zip(positions, threads.map(seen, positions), strict=True):
+                    name = pictures.names[position]
+                    if isinstance(found, Seen) and kept.find(name, stamp) is None:
+                        kept.note(name, stamp, found)
+                    yield found
+    finally:
+        kept.write()
 
 
 def source_digest(pixels: Image) -> bytes:

@@ -18,11 +18,15 @@ from oodbench.datasets.adapter import (
     UnreadableImageError,
 )
 from oodbench.datasets.classes import name_of
+from oodbench.datasets.decoding import Pictures
+from oodbench.datasets.kept_digests import DigestStore, stamp_of
 from oodbench.datasets.layout import standard_split
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import ResolvedSource
 from oodbench.errors import UsageError, blaming, listed
 from oodbench.suites.reading import LoadedSuite
+
+_PLAIN = np.zeros((1, 1), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def open_suite(
     *,
     download: bool,
     skip_missing: bool,
+    store: DigestStore,
 ) -> OpenedSuite:
     """Find the samples of all data sets.
 
@@ -82,6 +87,7 @@ def open_suite(
         root: The data folder.
         download: Whether adapters may use the network.
         skip_missing: Whether to go on without unknown sets whose files are missing.
+        store: The digests of files that were decoded before.
 
     Raises:
         DataMissingError: Data sets are missing; the message names all of them, and the command to download them.
@@ -95,7 +101,7 @@ def open_suite(
         try:
             if name == suite.suite.known_name:
                 known = _open_known(source, preprocessing, root, suite.suite.weights is not None, download=download)
-                height, width = _first(known.test).shape[:2]
+                height, width = _first_shape(known.test, store)[:2]
                 preprocessing = replace(preprocessing, picture_size=(width, height))
             else:
                 unknown[name] = OpenedSet(source, read_pool(source, root, preprocessing, "test", download=download))
@@ -143,7 +149,8 @@ def read_pool(
     )
     with blaming(who):
         pool = source.plugin.read(request, source.source.parameters)
-        first = _first(pool)
+        # Files of pictures are looked at when all are.
+        first = _first(pool) if not isinstance(pool.images, Pictures) else _PLAIN
     asked, read = _canonical(request.chosen or pool.split), _canonical(pool.split)
     if asked != read and pool.split != "all":
         raise NoSuchSplitError(f"{who} has no split {request.chosen}; expected the split {pool.split}, which it read.")
@@ -158,13 +165,22 @@ def read_pool(
 
 def _first(pool: Pool) -> NDArray[Any]:
     """The first image, or an empty one if it cannot be decoded, which is found out when all are."""
-    plain = np.zeros((1, 1), dtype=np.uint8)
     if not len(pool.images):
-        return plain
+        return _PLAIN
     try:
         return np.asarray(pool.images[0])
     except UnreadableImageError:
-        return plain
+        return _PLAIN
+
+
+def _first_shape(pool: Pool, store: DigestStore) -> tuple[int, ...]:
+    """The shape of the first image, from what is kept of it if it is a file that is unchanged."""
+    if isinstance(pool.images, Pictures) and len(pool.images):
+        name = pool.images.names[0]
+        seen = store.of(pool.images).find(name, stamp_of(pool.images.folder / name))
+        if seen is not None:
+            return seen.shape
+    return _first(pool).shape
 
 
 def _open_known(

@@ -1,8 +1,10 @@
 """Preprocessing: from a picture of any size and colour to what the classifier gets."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ class Transform:
     name: str
     function: Function
     code: str = ""
+    _one_at_a_time: "RLock" = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     def apply(self, picture: Pillow.Image) -> NDArray[np.float32]:
         """The prepared picture, float32 (C, H, W).
@@ -45,7 +48,8 @@ class Transform:
         Raises:
             UsageError: The function fails, or returns something else.
         """
-        with blaming(f"the transform {self.name}"):
+        # Code of the user need not expect several threads; that of libraries does.
+        with self._one_at_a_time if self.code else nullcontext(), blaming(f"the transform {self.name}"):
             returned = self.function(picture.convert("RGB"))
             # Within, since NumPy has no arrays of some tensors, such as those of bfloat16.
             array = returned.detach().cpu().numpy() if isinstance(returned, torch.Tensor) else returned

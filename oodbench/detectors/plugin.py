@@ -9,7 +9,8 @@ from torch import Tensor
 
 from oodbench import registry
 from oodbench.errors import UsageError
-from oodbench.evidence.evidence import OF_ONE_PASS, PARTS, Evidence
+from oodbench.evidence.evidence import PARTS, Evidence
+from oodbench.evidence.parts import COLLECTED
 from oodbench.registry.parameters import defaults, resolve_parameters
 
 FittedOn = Literal["nothing", "training", "meta", "exposed"]
@@ -161,7 +162,7 @@ def detector(
         plugin = DetectorPlugin(
             name,
             target,
-            parts or OF_ONE_PASS,
+            parts or COLLECTED,
             learns,
             version,
             (*no_effect_on_scores, *inert),

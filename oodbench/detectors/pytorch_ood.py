@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Literal
 import pytorch_ood.detector as theirs
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from oodbench.detectors.plugin import DetectorPlugin, detector
 from oodbench.errors import CellSkippedError, one_line
 from oodbench.evidence import Evidence
 from oodbench.evidence.batches import BATCH, halving
+from oodbench.evidence.inputs import Inputs
 from oodbench.registry.isolation import isolated
 
 # Parameters that users cannot set: callables, and the device, which is that of the evidence.
@@ -86,12 +87,14 @@ class Adapted:
             with torch.enable_grad():
                 return torch.cat([self._predicted(predict, chunk) for chunk in torch.split(samples, batch)]).detach()
 
-        return halving(BATCH, f"scores of {self.theirs.__name__}", in_batches_of)[0]
+        return halving(min(BATCH, len(samples)), f"scores of {self.theirs.__name__}", in_batches_of)[0]
 
     def _learn(self, evidence: Evidence, labels: Tensor) -> None:
-        samples: Tensor = getattr(evidence, self.interface.part)
+        samples = getattr(evidence, self.interface.part)
         if self.interface.fit is None:
-            self._detector.fit(DataLoader(TensorDataset(samples, labels), batch_size=BATCH))
+            whole = _Labelled(samples, labels)
+            batches = BatchSampler(SequentialSampler(whole), BATCH, drop_last=False)
+            self._detector.fit(DataLoader(whole, sampler=batches, batch_size=None))
         else:
             getattr(self._detector, self.interface.fit)(samples, labels)
 
@@ -101,6 +104,20 @@ class Adapted:
 
     def _seeded(self) -> Any:  # noqa: ANN401
         return isolated(self._seed) if self.seeded else nullcontext()
+
+
+@dataclass(frozen=True)
+class _Labelled(Dataset[tuple[Tensor, Tensor]]):
+    """Inputs with their labels, read when a batch of positions is asked for."""
+
+    inputs: Tensor | Inputs
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+        return self.inputs[positions], self.labels[positions]
 
 
 class _OnFeaturesAndInputs(Adapted):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -46,6 +46,12 @@ class SelectedDetector:
     provider: Provider
     inputs: "tuple[SelectedDetector, ...] | MissingPrerequisiteError" = ()
     is_of_process: bool = False
+
+    def with_inputs(self) -> "Iterator[SelectedDetector]":
+        """This detector, and all those whose scores it works on."""
+        yield self
+        for detector in self.inputs if isinstance(self.inputs, tuple) else ():
+            yield from detector.with_inputs()
 
     def parameters(self, seed: int) -> dict[str, Any]:
         """All parameters with their values; a parameter ``seed`` that the user did not set gets the run's seed."""

@@ -1,10 +1,10 @@
 """Batch size: fixed for images of a shape, and halved where memory does not suffice."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import TypeVar
 
-from oodbench.datasets.preparation import Prepared
 from oodbench.errors import MORE_MEMORY, OodbenchError, is_exhausted
 
 T = TypeVar("T")
@@ -17,9 +17,9 @@ BATCH = 256
 BATCH_NUMBERS = 256 * 3 * 64 * 64
 
 
-def batch_of(images: Prepared) -> int:
-    """The batch size for images of the shape of ``images``, (N, C, H, W)."""
-    return max(1, min(BATCH, BATCH_NUMBERS // int(images[0].size)))
+def batch_of(shape: Sequence[int]) -> int:
+    """The batch size for prepared images of a shape, (C, H, W)."""
+    return max(1, min(BATCH, BATCH_NUMBERS // prod(shape)))
 
 
 def halving(batch: int, what: str, take: Callable[[int], T]) -> tuple[T, int]:

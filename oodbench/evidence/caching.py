@@ -1,9 +1,8 @@
-"""Cache of evidence, by the content of weights and images and by the version of the gradient engine."""
+"""Cache of evidence: an entry for each part, by the content of weights and images and the version of the engine."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.cache.entries import Cache, kept_of_same_network
-from oodbench.cache.tensor_files import Kept
+from oodbench.cache.shards import Sharding, ShardPlan
+from oodbench.cache.tensor_files import Kept, joined
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.probe import Probe, without_probe
 from oodbench.datasets.splits import Split
 from oodbench.evidence.batches import batch_of, halving
-from oodbench.evidence.evidence import OF_ONE_PASS, Evidence
-from oodbench.evidence.one_pass import collect
+from oodbench.evidence.one_pass import over_batches
+from oodbench.evidence.parts import BACKWARD, Values, parts_of_batch
 from oodbench.gradients.entries import path
 from oodbench.machine.progress import Track
 
 # To be raised whenever the gradient engine gives other numbers.
 ENGINE_VERSION = 2
+# Samples of a shard: what a process that is killed loses at most.
+SHARD = 1024
 
 
 def engine() -> str:
@@ -32,55 +34,82 @@ def engine() -> str:
 
 def evidence_of(
     classifier: Classifier, split: Split, parts: Sequence[str], cache: Cache, track: Track, outputs: Probe
-) -> tuple[Evidence, int]:
-    """The evidence of a split, from the cache or else newly collected, and the batch size it was collected with.
+) -> tuple[dict[str, Values], int]:
+    """Parts of the evidence of a split: each from the cache, or else collected in a pass that all missing parts share.
 
     Args:
         classifier: The trained classifier.
         split: The samples.
-        parts: Parts of the evidence: ``OF_ONE_PASS``, or logits and features alone.
+        parts: Names out of ``COLLECTED``; features only where the classifier has some.
         cache: Where evidence is kept.
         track: Shows progress.
         outputs: What the classifier computes on the fixed pictures and on samples of the split.
+
+    Returns:
+        The parts by name, and the batch size that they were collected with.
     """
-    identity: dict[str, Any] = {
+    of_all: dict[str, Any] = {
         "weights": classifier.weights_sha256,
         "architecture": architecture(classifier.network),
         "images": hashlib.sha256(split.digests.tobytes()).hexdigest(),
         "preprocessing": classifier.preprocessing.identity,
-        "engine": engine(),
+        "penultimate": classifier.penultimate,
+        "code": classifier.code,
         "torch": version("torch"),
     }
-    if tuple(parts) != OF_ONE_PASS:
-        identity["parts"] = list(parts)
-    if classifier.penultimate is not None:
-        identity["penultimate"] = classifier.penultimate
-    if classifier.code:
-        identity["code"] = classifier.code
-
     what = f"evidence of {split.dataset} ({split.use})"
 
-    def make(batch: int) -> Kept:
-        collected = collect(
-            classifier.network,
-            split.images,
-            track,
-            what,
-            parts=parts,
-            to_input=classifier.to_input,
-            penultimate=classifier.penultimate,
-            batch=batch,
+    def in_batches_of(batch: int) -> dict[str, Values]:
+        identities = {
+            part: {**of_all, "part": part, "batch": batch} | ({"engine": engine()} if part in BACKWARD else {})
+            for part in parts
+        }
+        starts = range(0, len(split.labels), batch)
+        per_shard = max(1, SHARD // batch)
+        shards = [starts[i : i + per_shard] for i in range(0, len(starts), per_shard)]
+        sharding = Sharding(
+            len(shards),
+            lambda plan: _collected(classifier, split, plan, shards, batch, track, what),
+            outputs.tensors(),
+            outputs.is_of,
         )
-        tensors, metadata = _to_tensors(collected)
-        return tensors | outputs.tensors(), metadata
+        kept = cache.kept_in_shards("evidence", identities, sharding)
+        return {part: _from_tensors(*without_probe(of_part)) for part, of_part in kept.items()}
 
-    def in_batches_of(batch: int) -> Evidence:
-        kept, _ = kept_of_same_network(
-            cache, "evidence", {**identity, "batch": batch}, partial(make, batch), outputs.is_of
-        )
-        return _from_tensors(*without_probe(kept))
+    return halving(batch_of(classifier.preprocessing.shape), what, in_batches_of)
 
-    return halving(batch_of(split.images), what, in_batches_of)
+
+def _collected(
+    classifier: Classifier,
+    split: Split,
+    plan: ShardPlan,
+    shards: Sequence[range],
+    batch: int,
+    track: Track,
+    what: str,
+) -> Iterator[tuple[int, dict[str, Kept]]]:
+    """Collect the parts that shards lack: yields the number of each shard, and its parts.
+
+    Args:
+        classifier: The trained classifier.
+        split: The samples.
+        plan: Shards by their number, with the parts that they lack.
+        shards: The first samples of the batches of each shard.
+        batch: The batch size.
+        track: Shows progress.
+        what: What is collected, for messages.
+    """
+    batches = [(start, parts) for shard, parts in plan for start in shards[shard]]
+
+    def measure(replica: nn.Module, asked: tuple[int, Sequence[str]]) -> dict[str, Values]:
+        start, parts = asked
+        images = torch.from_numpy(split.read(split.indices[start : start + batch]))
+        return parts_of_batch(replica, classifier.to_input(images), classifier.penultimate, parts)
+
+    measured = over_batches(classifier.network, batches, measure, track, what)
+    for shard, parts in plan:
+        chunks = [_to_tensors(next(measured)) for _ in shards[shard]]
+        yield shard, {part: joined([chunk[part] for chunk in chunks]) for part in parts}
 
 
 def network_number(classifier: Classifier, test: Split, cache: Cache, outputs: Probe) -> int:
@@ -112,16 +141,18 @@ def architecture(network: nn.Module) -> str:
     return f"{type(network).__module__} {network}"
 
 
-def _to_tensors(evidence: Evidence) -> Kept:
-    tensors = {name: part for name, part in evidence.parts.items() if name != "gradients"}
-    if "gradients" not in evidence.parts:
-        return tensors, {}
-    tensors["gradients"] = torch.stack(list(evidence.gradients.values()))
-    return tensors, {"gradients": json.dumps(list(evidence.gradients))}
+def _to_tensors(parts: Mapping[str, Values]) -> dict[str, Kept]:
+    """Parts as they are kept: samples are the first dimension of each tensor."""
+    return {
+        part: ({"values": values}, {})
+        if isinstance(values, Tensor)
+        else ({"values": torch.stack(list(values.values()), dim=1)}, {"names": json.dumps(list(values))})
+        for part, values in parts.items()
+    }
 
 
-def _from_tensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Evidence:
-    parts: dict[str, Any] = dict(tensors)
-    if "gradients" in parts:
-        parts["gradients"] = dict(zip(json.loads(metadata["gradients"]), tensors["gradients"], strict=True))
-    return Evidence(**parts)
+def _from_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Values:
+    values = tensors["values"]
+    if "names" not in metadata:
+        return values
+    return dict(zip(json.loads(metadata["names"]), values.unbind(dim=1), strict=True))

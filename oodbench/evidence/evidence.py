@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from oodbench.classifiers.network_parts import NETWORK_PARTS
 from oodbench.errors import OodbenchError
+from oodbench.evidence.inputs import Inputs
+from oodbench.evidence.parts import COLLECTED
 
-# Parts that come from a single forward and backward pass of the classifier.
-OF_ONE_PASS = ("logits", "features", "gradients", "confounding")
-PARTS = (*OF_ONE_PASS, "feature_maps", "inputs", "scores", *NETWORK_PARTS)
+PARTS = (*COLLECTED, "feature_maps", "inputs", "scores", *NETWORK_PARTS)
 
 
 class UndeclaredPartError(OodbenchError, AttributeError):
@@ -28,7 +28,8 @@ class Evidence:
             ``l1``, …, ``skewness`` over all weights, and ``l1@conv1``, … for each layer.
         confounding: float64 (N,), squared L2 norm of the weight gradient at the confounding (all-ones) label.
         feature_maps: float32 (N, K, H, W), the output of the last stage.
-        inputs: float32 (N, C, H, W), the classifier's input.
+        inputs: float32 (N, C, H, W), the classifier's input: a tensor of a batch in ``score``; in ``fit``, an object
+            of which ``inputs[a:b]`` is a tensor, since samples are read when they are asked for.
         scores: The scores of other detectors by name, (N,) each, for meta classifiers.
         classifier: The trained network in eval mode: inputs to logits.
         encoder: Module from inputs to features.
@@ -42,7 +43,7 @@ class Evidence:
     gradients: Mapping[str, Tensor]
     confounding: Tensor
     feature_maps: Tensor
-    inputs: Tensor
+    inputs: Tensor | Inputs
     scores: Mapping[str, Tensor]
     classifier: nn.Module
     encoder: nn.Module
@@ -93,7 +94,10 @@ class Evidence:
 
     def __getitem__(self, samples: Any) -> "Evidence":  # noqa: ANN401
         """The evidence of some samples, given by a slice, a mask or positions."""
-        return self._map_tensors(lambda tensor: tensor[samples])
+        chosen = self._map_tensors(lambda tensor: tensor[samples])
+        if isinstance(self.__dict__.get("inputs"), Inputs):
+            chosen.__dict__["inputs"] = self.__dict__["inputs"][samples]
+        return chosen
 
     def copy(self) -> "Evidence":
         """A copy of the evidence; the classifier's modules are shared."""
@@ -110,6 +114,8 @@ class Evidence:
             values = [chunk.__dict__[name] for chunk in chunks]
             if isinstance(values[0], Mapping):
                 return {key: torch.cat([value[key] for value in values]) for key in values[0]}
+            if isinstance(values[0], Inputs):
+                return Inputs.concatenate(values)
             return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
 
         names = [name for name in PARTS if all(name in chunk.__dict__ for chunk in chunks)]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from oodbench.classifiers.classifier import Classifier
-from oodbench.datasets.preparation import Prepared
+from oodbench.datasets.splits import Split
 from oodbench.errors import OodbenchError
 from oodbench.evidence.batches import halving
 from oodbench.gradients import forward
@@ -21,7 +21,7 @@ ENOUGH_S = 0.5
 REPEATS = 5
 
 
-def evidence_ms(classifier: Classifier, images: Prepared) -> Callable[[tuple[str, ...]], float | None]:
+def evidence_ms(classifier: Classifier, split: Split) -> Callable[[tuple[str, ...]], float | None]:
     """A function from parts of the evidence to the milliseconds that they take for each sample, on a single thread.
 
     Logits and features come with the forward pass. Each set of parts is measured when it is first asked for: the best
@@ -29,12 +29,12 @@ def evidence_ms(classifier: Classifier, images: Prepared) -> Callable[[tuple[str
 
     Args:
         classifier: The trained classifier.
-        images: prepared (N, C, H, W).
+        split: The samples.
     """
-    inputs = classifier.to_input(torch.from_numpy(images[:SAMPLES]))
 
     @cache
     def milliseconds(backward: tuple[str, ...]) -> float | None:
+        inputs = classifier.to_input(torch.from_numpy(split.read(split.indices[:SAMPLES])))
         try:
             seconds, batch = halving(
                 len(inputs),

@@ -8,16 +8,16 @@ import base64
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from oodbench import registry
-from oodbench.detectors.selection import BrokenDetector, SelectedDetector
+from oodbench.detectors.selection import SelectedDetector
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, one_line
 from oodbench.execution.coordinator import Assignment, Coordinator, Done, Finished
 from oodbench.execution.environment import environment_fingerprint
@@ -87,7 +87,8 @@ class Dask:
                 f"the {run.given.what[0]} is an object that this process alone has; write it to a file, and give its "
                 "name (file.py:function, or the file of weights), for Dask."
             )
-        for detector in _with_inputs(run.detectors):
+        selected = [detector for detector in run.detectors if isinstance(detector, SelectedDetector)]
+        for detector in chain.from_iterable(one.with_inputs() for one in selected):
             entry = registry.find("detectors", detector.name)
             if entry is not None and entry.origin == "process":
                 raise UsageError(
@@ -123,16 +124,6 @@ class Dask:
             finally:
                 transport.end()
         yield from coordinator.results()
-
-
-def _with_inputs(
-    detectors: Iterable[SelectedDetector | BrokenDetector],
-) -> Iterator[SelectedDetector | BrokenDetector]:
-    """Detectors, and those whose scores they work on."""
-    for detector in detectors:
-        yield detector
-        if isinstance(detector, SelectedDetector) and isinstance(detector.inputs, tuple):
-            yield from _with_inputs(detector.inputs)
 
 
 @contextmanager

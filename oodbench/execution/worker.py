@@ -49,7 +49,7 @@ class Worker:
         Raises:
             OodbenchError: The evidence cannot be computed.
         """
-        self._at(seed, threads="all").trial.collect_evidence()
+        self._at(seed, threads="all").collect(self._jobs[seed])
 
     def run(self, request: WorkRequest, keeper: Keeper) -> list[Record]:
         """Run a job and return the records that the request wants.

@@ -72,6 +72,10 @@ class PendingRecord:
     fields: Mapping[str, Any]
 
 
+def _needs_of(detectors: Sequence[SelectedDetector]) -> set[str]:
+    return {part for detector in detectors for part in detector.plugin.needs}
+
+
 class JobRunner:
     """Runs the jobs of a trial; scores and metrics that several jobs need are computed once."""
 
@@ -84,6 +88,17 @@ class JobRunner:
         """The pending records of a job, which follow from the trained weights alone."""
         detector = _describe_detector(job.detector, self.trial.seed)
         return [_make_pending_record(self.trial, detector, protocol, case) for protocol, case in job.cases]
+
+    def collect(self, jobs: Sequence[Job]) -> None:
+        """Collect the evidence that some jobs need, in one pass over each split.
+
+        Raises:
+            OodbenchError: It cannot be collected.
+        """
+        detectors = [job.detector for job in jobs if isinstance(job.detector, SelectedDetector)]
+        with_inputs = [detector for chosen in detectors for detector in chosen.with_inputs()]
+        on_training = [detector for detector in with_inputs if detector.plugin.fitted_on == "training"]
+        self.trial.collect_evidence(_needs_of(with_inputs), _needs_of(on_training))
 
     def run(self, job: Job, wanted: Sequence[PendingRecord], keeper: Keeper) -> Iterator[Record]:
         """Fit the detector once, score each test set once, and keep the wanted records.

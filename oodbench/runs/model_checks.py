@@ -138,22 +138,24 @@ def _assignment(predictions: NDArray[np.int64], labels: NDArray[np.int64], n: in
 
 def _normalisation(classifier: Classifier, split: Split, labels: Tensor) -> list[str]:
     """Whether a common normalisation fits better, where the suite has none."""
-    images = torch.from_numpy(split.images[:TRIED])
-    if classifier.preprocessing.normalisation is not None or images.dtype != torch.uint8:
+    if classifier.preprocessing.normalisation is not None or classifier.preprocessing.transform is not None:
         return []
+    images, labels = torch.from_numpy(split.read(split.indices[:TRIED])), labels[:TRIED]
     of_training = _accuracy_of(classifier, images, labels, None)
-    values = images.double() / 255
-    own = tuple(values.mean(dim=(0, 2, 3)).tolist()), tuple(values.std(dim=(0, 2, 3)).clamp(min=1e-3).tolist())
+    # Image by image, since all of them in float64 take eight times their memory.
+    moments = torch.stack([torch.stack([(image / 255.0) ** k for k in (1, 2)]).mean(dim=(2, 3)) for image in images])
+    mean, square = moments.double().mean(dim=0)
+    own = tuple(mean.tolist()), tuple((square - mean**2).clamp(min=1e-6).sqrt().tolist())
     candidates = {**_COMMON[images.shape[1]], "of these images": own}
     rights = {name: _accuracy_of(classifier, images, labels, values) for name, values in candidates.items()}
     best = max(rights, key=lambda name: rights[name].mean())
     if not _is_better(rights[best], of_training):
         return []
-    mean, std = ([round(value, 4) for value in part] for part in candidates[best])
+    centre, spread = ([round(value, 4) for value in part] for part in candidates[best])
     return [
         f"the classifier {classifier.name} is right on {_percent(of_training)} of {len(images):,} known samples "
-        f"without normalisation, and on {_percent(rights[best])} with that {best}: give mean = {mean} and std = {std}, "
-        "or those of its training, in [input]."
+        f"without normalisation, and on {_percent(rights[best])} with that {best}: give mean = {centre} and std = "
+        f"{spread}, or those of its training, in [input]."
     ]
 
 
@@ -162,7 +164,7 @@ def _accuracy_of(
 ) -> NDArray[np.bool_]:
     """Whether each sample is classified right, with another normalisation."""
     right = []
-    size = batch_of(images.numpy())
+    size = batch_of(images.shape[1:])
     with torch.no_grad(), operator_threads(1):
         for start in range(0, len(images), size):
             inputs = to_input(images[start : start + size], normalisation)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from oodbench.cache.entries import DiskCache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.making import ClassifierMaker
-from oodbench.classifiers.probe import PICTURES, SAMPLES
+from oodbench.classifiers.probe import PICTURES
 from oodbench.datasets.drawing import Selection, draw_splits
+from oodbench.datasets.first_samples import first_samples
 from oodbench.datasets.splits import Split, SuiteSplits
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector
 from oodbench.errors import OodbenchError
@@ -100,7 +100,7 @@ class PreparedRun:
             resolved.classifier,
             splits.preprocessing,
             splits.train,
-            known.subset(np.arange(min(SAMPLES, len(known.labels)))).images,
+            first_samples(known, splits.preprocessing, cache),
             len(splits.classes),
             cache,
             self.track,
@@ -128,7 +128,7 @@ class PreparedRun:
             exposed={name: split for name, split in splits.exposed.items() if name in exposed},
             unknown=unknown,
             held_back={name: len(split.labels) for name, split in splits.exposed.items()},
-            evidence_ms=evidence_ms(classifier, splits.test.images),
+            evidence_ms=evidence_ms(classifier, splits.test),
             spec=resolved.spec,
             time_limit=resolved.time_limit,
         )
@@ -156,6 +156,7 @@ def prepare_run(resolved: ResolvedRun, *, data: str | Path | None, download: boo
         classes=resolved.classes,
         download=download,
         selection=Selection(spec.limit, spec.skip_missing, spec.skip_unreadable, spec.drop_shared),
+        kept=cache_folder() / "digests",
         track=track,
     )
     return PreparedRun(resolved, splits, track, download)

@@ -181,7 +181,7 @@ class DetectorScorer:
                 phase = "score"
                 with meter.during("score"):
                     scores = {
-                        key: attempt("score", partial(_timed_score, fitted, evidence))
+                        key: attempt("score", partial(_timed_score, fitted, evidence, trial.collector.usual_batch))
                         for key, evidence in detector_evidence.score_evidence.items()
                     }
         except TimeoutExceededError as error:
@@ -255,10 +255,16 @@ def _training_split(trial: Trial) -> Split:
     return trial.train
 
 
-def _timed_score(fitted: FittedDetector, evidence: Evidence) -> SplitScores:
-    start = time.perf_counter()
-    scores = score(fitted.detector, evidence)
-    return SplitScores(scores, time.perf_counter() - start)
+def _timed_score(fitted: FittedDetector, evidence: Evidence, batch: int) -> SplitScores:
+    """The scores of a split; inputs are read batch by batch, which does not count as scoring."""
+    size = batch if "inputs" in evidence.parts else len(evidence)
+    scores, seconds = [], 0.0
+    for first in range(0, len(evidence), size):
+        chunk = evidence[first : first + size]
+        start = time.perf_counter()
+        scores.append(score(fitted.detector, chunk))
+        seconds += time.perf_counter() - start
+    return SplitScores(np.concatenate(scores), seconds)
 
 
 def _with_seconds(of_split: SplitScores | Failure, more: float) -> SplitScores | Failure:

@@ -1,7 +1,7 @@
 """A suite under one seed: its splits and the trained classifier."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -103,8 +103,12 @@ class Trial:
         is_wrong: NDArray[np.bool_] = (self.predictions(split) != torch.from_numpy(split.labels)).numpy()
         return is_wrong
 
-    def collect_evidence(self) -> None:
-        """Collect the evidence of all splits that detectors score, where it was not collected before.
+    def collect_evidence(self, needs: Collection[str], of_training: Collection[str]) -> None:
+        """Collect evidence in one pass over each split, where it was not collected before.
+
+        Args:
+            needs: The parts that are needed of all splits that detectors score.
+            of_training: The parts that are needed of the training split.
 
         Raises:
             UsageError: The classifier's outputs on known samples are strange, and the user does not trust it.
@@ -112,7 +116,9 @@ class Trial:
         if self.strange and not self.spec.trust_model:
             raise UsageError(f"{' '.join(self.strange)} To go on all the same, use --trust-model.")
         for split in self.scored():
-            self.collector.evidence(split)
+            self.collector.collect(split, needs)
+        if self.train is not None and of_training:
+            self.collector.collect(self.train, of_training)
 
         classes = len(np.unique(self.test.labels))
         if self.is_trained and self.accuracy < HARDLY / classes:

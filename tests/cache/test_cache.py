@@ -50,7 +50,7 @@ def test_status_counts_what_is_there(cache):
 def test_an_empty_cache_has_a_status(tmp_path, monkeypatch):
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "nowhere"))
     told = json.loads(cached("status", "--json").stdout)
-    assert [(row["entries"], row["bytes"], row["last_used"]) for row in told["kinds"]] == [(0, 0, None)] * 3
+    assert [(row["entries"], row["bytes"], row["last_used"]) for row in told["kinds"]] == [(0, 0, None)] * 5
 
 
 def test_verify_names_and_removes_what_is_damaged(cache):

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from collecting import collect, split_of
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
 
+from oodbench.cache.entries import NoCache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.own_networks import as_usable
@@ -20,8 +22,7 @@ from oodbench.classifiers.training import Training, train
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import CellSkippedError, UsageError
 from oodbench.evidence.collector import EvidenceCollector
-from oodbench.evidence.evidence import OF_ONE_PASS
-from oodbench.evidence.one_pass import collect
+from oodbench.evidence.parts import COLLECTED
 from oodbench.gradients import forward, gradient_metrics
 from oodbench.gradients.copying import copied
 from oodbench.gradients.recording import owners
@@ -72,7 +73,7 @@ def inputs(images):
 
 @pytest.fixture(scope="module")
 def plain(images):
-    return collect(body(), images, silent, "test")
+    return collect(body(), images)
 
 
 # Outputs
@@ -121,12 +122,12 @@ def test_logits_are_found_in_any_output_and_the_evidence_is_that_of_the_plain_ne
     assert not network._forward_hooks
     assert (repr(made), list(made.state_dict())) == (repr(network), list(network.state_dict()))
     assert list(owners(made)) == ["conv", "hidden", "head"]
-    found = collect(made, images, silent, "test", batch=2)
+    found = collect(made, images, batch=2)
     for part in ("logits", "features", "confounding"):
         torch.testing.assert_close(getattr(found, part), getattr(plain, part))
     for name, values in plain.gradients.items():
         torch.testing.assert_close(found.gradients[name], values, rtol=1e-4, atol=1e-6)
-    light = collect(made, images, silent, "test", parts=FORWARD, batch=4)
+    light = collect(made, images, parts=FORWARD, batch=4)
     torch.testing.assert_close(light.logits, plain.logits)
     torch.testing.assert_close(light.features, plain.features)
 
@@ -183,8 +184,8 @@ def test_one_logit_for_two_classes_has_the_gradients_of_the_sigmoid(inputs, imag
         torch.testing.assert_close(metrics["l1"][i].double(), gradient.abs().sum(), rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(metrics["max"][i].double(), gradient.max(), rtol=1e-4, atol=1e-7)
     features = made.features(inputs).detach()
-    for parts in (OF_ONE_PASS, FORWARD):
-        found = collect(made, images, silent, "test", parts=parts)
+    for parts in (COLLECTED, FORWARD):
+        found = collect(made, images, parts=parts)
         torch.testing.assert_close(found.features, features)
         torch.testing.assert_close(
             found.logits[:, 1].double(), network(inputs.double())[:, 0].detach().to(torch.float64)
@@ -291,7 +292,7 @@ def test_wrappers_are_taken_off_and_the_evidence_is_that_of_the_plain_network(
     assert [id(module) for module in network.modules()] == before
     assert list(made.state_dict()) == list(body().state_dict())
     assert list(owners(made)) == ["conv", "hidden", "head"]
-    found = collect(made, images, silent, "test")
+    found = collect(made, images)
     torch.testing.assert_close(found.logits, plain.logits)
     torch.testing.assert_close(found.features, plain.features)
     for name, values in plain.gradients.items():
@@ -359,13 +360,13 @@ def test_a_traced_network_works_without_features(inputs, images, plain):
     traced = torch.jit.trace(body(), inputs[:2])
     made, said = as_usable(traced, inputs, CLASSES)
     assert said == []
-    found = collect(made, images, silent, "test")
+    found = collect(made, images)
     torch.testing.assert_close(found.logits, plain.logits)
     torch.testing.assert_close(found.gradients["l1"], plain.gradients["l1"], rtol=1e-4, atol=1e-6)
     assert "features" not in found.parts
     network = body()
     network.hidden = torch.jit.trace(network.hidden, torch.rand(2, 4))
-    found = collect(network, images, silent, "test")
+    found = collect(network, images)
     torch.testing.assert_close(found.gradients["l1"], plain.gradients["l1"], rtol=1e-4, atol=1e-6)
     mapped = torch.jit.trace(returning(lambda z, x: {"logits": z}), inputs[:2], strict=False)
     with pytest.raises(UsageError, match="is a ScriptModule that does not return logits"):
@@ -448,8 +449,8 @@ def test_normed_and_pruned_networks_are_copied_whatever_was_done_with_them(speci
         assert torch.equal(parameter, before[name])
     copied(copy_)
     special(inputs)
-    for parts in (OF_ONE_PASS, FORWARD):
-        found = collect(special, images, silent, "test", parts=parts)
+    for parts in (COLLECTED, FORWARD):
+        found = collect(special, images, parts=parts)
         torch.testing.assert_close(found.logits, expected)
         torch.testing.assert_close(found.features, special.features(inputs).detach())
     special(inputs)
@@ -496,7 +497,7 @@ def test_a_convolutional_head_has_no_features_and_all_else(inputs, images):
     network = Convolutional().eval()
     made, said = as_usable(network, inputs, CLASSES)
     assert said == ["its logits are brought to the shape (N, C)"]
-    full, light = (collect(made, images, silent, "test", parts=parts, batch=4) for parts in (OF_ONE_PASS, FORWARD))
+    full, light = (collect(made, images, parts=parts, batch=4) for parts in (COLLECTED, FORWARD))
     assert (set(full.parts), set(light.parts)) == ({"logits", "gradients", "confounding"}, {"logits"})
     expected = network(inputs).flatten(1).detach()
     torch.testing.assert_close(full.logits, expected)
@@ -513,21 +514,17 @@ def test_a_convolutional_head_has_no_features_and_all_else(inputs, images):
         torch.testing.assert_close(nn.Sequential(*parts.stages, parts.head)(inputs), expected)
 
 
-def test_only_what_needs_features_is_skipped_where_there_are_none(inputs, images, monkeypatch):
+def test_only_what_needs_features_is_skipped_where_there_are_none(inputs, images):
     made, _ = as_usable(Convolutional().eval(), inputs, CLASSES)
 
-    def evidence_of(classifier, split, parts, *_):
-        return collect(classifier.network, split.images, silent, "test", parts=parts), len(images)
-
-    monkeypatch.setattr("oodbench.evidence.collector.evidence_of", evidence_of)
     preprocessing = Preprocessing(Input(channels=images.shape[1], size=images.shape[2]))
     classifier = Classifier("convolutional", made, "0" * 64, preprocessing)
-    collector = EvidenceCollector(classifier, None, images[0], silent)
+    collector = EvidenceCollector(classifier, NoCache(), images[0], silent)
     for use in ("train", "test"):
-        split = SimpleNamespace(dataset="mine", use=use, images=images)
+        split = split_of(images, use)
+        collector.collect(split, COLLECTED)
         assert set(collector.evidence(split, ("logits",)).parts) == {"logits"}
-        assert set(collector.evidence(split).parts) == set(OF_ONE_PASS) - {"features"}
-        assert set(collector.evidence(split, ("gradients", "confounding")).parts) == set(OF_ONE_PASS) - {"features"}
+        assert set(collector.evidence(split, ("gradients", "confounding")).parts) == set(COLLECTED) - {"features"}
         with pytest.raises(CellSkippedError, match="it needs penultimate features, and the classifier has no Linear"):
             collector.evidence(split, ("features",))
 
@@ -538,7 +535,7 @@ def test_a_named_layer_gives_features_to_a_network_that_does_not_end_in_one(inpu
             return super().forward(x)[:, 1:]
 
     network = body(Split, CLASSES + 1)
-    for parts in (OF_ONE_PASS, FORWARD):
-        assert "features" not in collect(network, images, silent, "test", parts=parts).parts
-        named = collect(network, images, silent, "test", parts=parts, penultimate="head")
+    for parts in (COLLECTED, FORWARD):
+        assert "features" not in collect(network, images, parts=parts).parts
+        named = collect(network, images, parts=parts, penultimate="head")
         torch.testing.assert_close(named.features, network.features(inputs).detach())

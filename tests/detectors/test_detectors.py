@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from collecting import collect
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,8 +15,6 @@ from oodbench.detectors.selection import select
 from oodbench.detectors.signed_log import SignedLog
 from oodbench.errors import CellSkippedError, UsageError
 from oodbench.evidence import Evidence
-from oodbench.evidence.one_pass import collect
-from oodbench.machine.progress import silent
 
 
 class Small(nn.Module):
@@ -41,7 +40,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def evidence(network, images):
-    return collect(network, images, silent, "test")
+    return collect(network, images)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +67,9 @@ def test_evidence_holds_what_the_network_says(network, images, evidence):
 def test_evidence_does_not_depend_on_the_number_of_processors(network, images, evidence, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
     many = np.tile(images, (20, 1, 1, 1))
-    one = collect(network, many, silent, "test")
+    one = collect(network, many)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    three = collect(network, many, silent, "test")
+    three = collect(network, many)
     assert torch.equal(one.logits, three.logits)
     assert all(torch.equal(one.gradients[key], three.gradients[key]) for key in one.gradients)
     torch.testing.assert_close(one.logits[:60], evidence.logits, rtol=0, atol=1e-6)

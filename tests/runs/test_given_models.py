@@ -168,6 +168,13 @@ def test_a_normalisation_that_is_left_out_is_found_and_named(folder):
         run(folder)
 
 
+def test_batches_that_do_not_end_where_the_look_at_the_normalisation_ends(folder, monkeypatch):
+    monkeypatch.setattr("oodbench.evidence.batches.BATCH", 100)
+    write_known(folder / "known", each=60, names=lambda label: f"{label:02}")
+    write_suite(folder, text=SUITE.replace("mean = [0.5]\nstd = [0.25]\n", ""), keys="seeds = [0]")
+    assert run(folder)[0].classifier.trusted == []
+
+
 @pytest.mark.parametrize(("classes", "each"), [(2, 4), (2, 40), (12, 2), (64, 1)])
 def test_small_and_large_sets_of_honest_networks_raise_no_alarm(folder, classes, each):
     write_known(folder / "known", classes, each, names=lambda label: f"{label:02}")

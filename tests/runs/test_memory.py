@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from collecting import split_of
 
 import oodbench
 from oodbench.classifiers.classifier import Classifier
@@ -181,7 +182,7 @@ def test_the_cost_of_evidence_that_cannot_be_measured_costs_no_result(tmp_path, 
     build = runpy.run_path(hungry(tmp_path, 0).rpartition(":")[0])["hungry"]
     classifier = Classifier("hungry", build(1, 8, 10).eval(), "0" * 64, Preprocessing(Input(size=8)))
     images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
-    assert evidence_ms(classifier, images)(("logits",)) is None
+    assert evidence_ms(classifier, split_of(images, "test"))(("logits",)) is None
     assert "what evidence costs is not known: the memory does not suffice" in caplog.text
 
 

@@ -1,0 +1,49 @@
+"""Inputs of the classifier that are read when they are asked for, so that no detector holds those of a split."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Read = Callable[[NDArray[np.int64]], Tensor]
+"""Reads and prepares the samples at some positions: float32 (N, C, H, W)."""
+
+
+class Inputs:
+    """The inputs of N samples, float32 (N, C, H, W); ``inputs[a:b]``, or a mask or positions, is a tensor of some.
+
+    Args:
+        read: Reads samples.
+        n: Number of samples.
+    """
+
+    def __init__(self, read: Read, n: int) -> None:
+        self._read = read
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, samples: Any) -> Tensor:  # noqa: ANN401
+        chosen = samples.numpy() if isinstance(samples, Tensor) else samples
+        return self._read(np.arange(self._n)[chosen])
+
+    @staticmethod
+    def concatenate(chunks: "Sequence[Inputs]") -> "Inputs":
+        """The inputs of all chunks, in their order."""
+        if len(chunks) == 1:
+            return chunks[0]
+        starts = np.cumsum([0] + [len(chunk) for chunk in chunks])
+
+        def read(positions: NDArray[np.int64]) -> Tensor:
+            of_chunk = np.searchsorted(starts, positions, side="right") - 1
+            order = np.argsort(of_chunk, kind="stable")
+            pieces = [
+                chunks[i][positions[of_chunk == i] - starts[i]] for i in range(len(chunks)) if (of_chunk == i).any()
+            ]
+            return torch.cat(pieces)[torch.from_numpy(np.argsort(order))]
+
+        return Inputs(read, int(starts[-1]))
