@@ -19,6 +19,7 @@ from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.one_pass import over_batches
 from oodbench.evidence.parts import BACKWARD, Values, parts_of_batch
 from oodbench.gradients.entries import path
+from oodbench.machine.memory import give_back
 from oodbench.machine.progress import Track
 
 # To be raised whenever the gradient engine gives other numbers.
@@ -109,6 +110,7 @@ def _collected(
     measured = over_batches(classifier.network, batches, measure, track, what)
     for shard, parts in plan:
         chunks = [_to_tensors(next(measured)) for _ in shards[shard]]
+        give_back()
         yield shard, {part: joined([chunk[part] for chunk in chunks]) for part in parts}
 
 

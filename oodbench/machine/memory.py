@@ -1,5 +1,7 @@
 """Memory use of this process: at present, and its peak."""
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,6 +22,12 @@ def peak_mib() -> float | None:
 def resident_mib() -> float | None:
     """Present memory use in MiB; None if the system does not tell."""
     return _status("VmRSS")
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system, which the allocator of several threads keeps otherwise."""
+    with suppress(OSError, AttributeError):  # of another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> float | None:
