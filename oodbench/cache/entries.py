@@ -1,13 +1,11 @@
 """Entries of the cache: read if they exist, else made by a single process while others wait."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
+from oodbench.cache.identities import Identity, entry_file, variants
 from oodbench.cache.shards import Sharding, kept_in_shards
 from oodbench.cache.tensor_files import Kept, joined, read_tensors, write_tensors
 from oodbench.errors import UsageError
@@ -20,7 +18,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Cache(Protocol):
     """Keeps tensors that are costly to compute."""
 
-    def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+    def kept_or_made(self, kind: Kind, identity: Identity, make: Callable[[], Kept]) -> Kept:
         """The tensors and metadata of an identity, read from the cache or else computed and kept.
 
         Args:
@@ -33,9 +31,7 @@ class Cache(Protocol):
         """
         ...
 
-    def kept_in_shards(
-        self, kind: Kind, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding
-    ) -> dict[str, Kept]:
+    def kept_in_shards(self, kind: Kind, identities: Mapping[str, Identity], sharding: Sharding) -> dict[str, Kept]:
         """As ``oodbench.cache.shards.kept_in_shards``, for entries of a kind."""
         ...
 
@@ -50,10 +46,9 @@ class DiskCache:
 
     folder: Path
 
-    def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+    def kept_or_made(self, kind: Kind, identity: Identity, make: Callable[[], Kept]) -> Kept:
         """As ``Cache.kept_or_made``; waits for an entry that another process is making."""
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        file = self.folder / kind / f"{key}.safetensors"
+        file = entry_file(self.folder / kind, identity)
         kept = read_tensors(file)
         if kept is None:
             with exclusively(file.with_suffix(".lock")):
@@ -63,9 +58,7 @@ class DiskCache:
                     write_tensors(file, *kept)
         return kept
 
-    def kept_in_shards(
-        self, kind: Kind, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding
-    ) -> dict[str, Kept]:
+    def kept_in_shards(self, kind: Kind, identities: Mapping[str, Identity], sharding: Sharding) -> dict[str, Kept]:
         """As ``Cache.kept_in_shards``."""
         return kept_in_shards(self.folder / kind, identities, sharding)
 
@@ -74,13 +67,11 @@ class DiskCache:
 class NoCache:
     """Keeps nothing; for entries that are not worth a file."""
 
-    def kept_or_made(self, kind: Kind, identity: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+    def kept_or_made(self, kind: Kind, identity: Identity, make: Callable[[], Kept]) -> Kept:
         """Compute the entry."""
         return make()
 
-    def kept_in_shards(
-        self, kind: Kind, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding
-    ) -> dict[str, Kept]:
+    def kept_in_shards(self, kind: Kind, identities: Mapping[str, Identity], sharding: Sharding) -> dict[str, Kept]:
         """Compute the entries."""
         shards = [made for _, made in sharding.make([(shard, list(identities)) for shard in range(sharding.shards)])]
         return {name: joined([of_entries[name] for of_entries in shards]) for name in identities}
@@ -89,7 +80,7 @@ class NoCache:
 def kept_of_same_network(
     cache: Cache,
     kind: Kind,
-    identity: Mapping[str, Any],
+    identity: Identity,
     make: Callable[[], Kept],
     is_same: Callable[[Kept], bool],
 ) -> tuple[Kept, int]:
@@ -117,8 +108,7 @@ def kept_of_same_network(
         is_made = True
         return make()
 
-    for variant in count():
-        numbered = {**identity, "variant": variant} if variant else identity
+    for variant, numbered in variants(identity):
         kept = cache.kept_or_made(kind, numbered, make_once)
         if is_same(kept):
             return kept, variant

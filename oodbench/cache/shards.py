@@ -3,18 +3,15 @@
 Memory does not grow with them, and a process that is killed in the middle loses the shard under way only.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from oodbench.cache.identities import Identity, entry_file, variants
 from oodbench.cache.tensor_files import Kept, read_tensors, write_joined, write_tensors
 from oodbench.errors import OodbenchError
 from oodbench.files.locks import exclusively
@@ -40,7 +37,7 @@ class Sharding:
     is_same: Callable[[Kept], bool]
 
 
-def kept_in_shards(folder: Path, identities: Mapping[str, Mapping[str, Any]], sharding: Sharding) -> dict[str, Kept]:
+def kept_in_shards(folder: Path, identities: Mapping[str, Identity], sharding: Sharding) -> dict[str, Kept]:
     """Several entries, each read if it exists; those that are missing are made together while others wait.
 
     Networks that compute something else may share an identity. Each such network has entries of its own: the identity
@@ -74,16 +71,14 @@ def kept_in_shards(folder: Path, identities: Mapping[str, Mapping[str, Any]], sh
             made |= here.keys()
 
 
-def _find(folder: Path, identity: Mapping[str, Any], is_same: Callable[[Kept], bool]) -> tuple[Path, Kept | None]:
+def _find(folder: Path, identity: Identity, is_same: Callable[[Kept], bool]) -> tuple[Path, Kept | None]:
     """The file of the first entry of the identity that is of the network at hand, or the first that is not there."""
-    for variant in count():
-        numbered = {**identity, "variant": variant} if variant else identity
-        key = hashlib.sha256(json.dumps(numbered, sort_keys=True).encode()).hexdigest()
-        file = folder / f"{key}.safetensors"
+    for _, numbered in variants(identity):
+        file = entry_file(folder, numbered)
         kept = read_tensors(file, mapped=True)
         if kept is None or is_same(kept):
             return file, kept
-    raise AssertionError("count() does not end")
+    raise AssertionError("there is always another variant")
 
 
 def _make(files: Mapping[str, Path], sharding: Sharding) -> None:

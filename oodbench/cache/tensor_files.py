@@ -112,7 +112,8 @@ def verified(file: Path, *, mapped: bool = False) -> Kept | str:
     try:
         with safe_open(file, framework="pt") as kept:
             metadata = dict(kept.metadata() or {})
-            tensors: dict[str, Tensor] = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+            names = kept.keys()  # it is no mapping itself
+            tensors: dict[str, Tensor] = {name: kept.get_tensor(name) for name in names}
         if not mapped:  # so that later changes of the file do not matter
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         written = metadata.pop("sha256", None) == _seal(file, content_sha256(tensors), metadata)

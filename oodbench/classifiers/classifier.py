@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oodbench.classifiers.training import to_input
 from oodbench.datasets.preparation import Preprocessing
+from oodbench.datasets.splits import Split
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,7 @@ class Classifier:
     def to_input(self, images: Tensor) -> Tensor:
         """Convert prepared images (N, C, H, W), of uint8 or float32, to the network's input, float32."""
         return to_input(images, self.preprocessing.normalisation)
+
+    def read_inputs(self, split: Split, positions: slice | NDArray[np.int64]) -> Tensor:
+        """Read and prepare some samples of a split: the network's input, float32 (N, C, H, W)."""
+        return self.to_input(torch.from_numpy(split.read(split.indices[positions])))

@@ -165,7 +165,7 @@ class ClassifierMaker:
     def _usable(self, network: nn.Module) -> nn.Module:
         """The network in a form that evidence can be read off, which is said."""
         name = f"the classifier {self.spec.name}"
-        inputs = to_input(torch.from_numpy(self.example[:2]), self.preprocessing.normalisation)
+        inputs = sample_inputs(self.preprocessing, self.example[:2])
         with blaming(name):
             try:
                 usable, changes = as_usable(network, inputs, self.classes)

@@ -83,18 +83,19 @@ def problem() -> Trial:
         train=train_split,
         meta=_known("meta", 240, 2),
         test=_known("test", 200, 3),
-        exposed={UNKNOWN: _split(UNKNOWN, "exposed", unknown_images(120, 4), np.full(120, UNKNOWN_LABEL))},
-        unknown={UNKNOWN: _split(UNKNOWN, "unknown", unknown_images(200, 5), np.full(200, UNKNOWN_LABEL))},
+        exposed={UNKNOWN: split_of(UNKNOWN, "exposed", unknown_images(120, 4), np.full(120, UNKNOWN_LABEL))},
+        unknown={UNKNOWN: split_of(UNKNOWN, "unknown", unknown_images(200, 5), np.full(200, UNKNOWN_LABEL))},
         classes=tuple(map(str, range(CLASSES))),
         evidence_ms=lambda needs: 0.0,
     )
 
 
 def _known(use: Use, n: int, seed: int) -> Split:
-    return _split(KNOWN, use, *known_images(n, seed))
+    return split_of(KNOWN, use, *known_images(n, seed))
 
 
-def _split(name: str, use: Use, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
+def split_of(name: str, use: Use, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Split:
+    """A split of prepared images (N, C, H, W) that are in memory, with their labels (N,)."""
     digests = np.array([hashlib.sha256(image.tobytes()).hexdigest()[:32].encode() for image in images])
     indices = np.arange(len(labels), dtype=np.int64)
     return Split(name, use, name, "drawn", "all", images.__getitem__, labels, indices, digests, len(labels), None)

@@ -106,9 +106,8 @@ def _of_files(pictures: Pictures, kept: KeptDigests, look: Callable[[int], Seen 
             for start in range(0, len(pictures), AT_ONCE):
                 positions = range(start, min(start + AT_ONCE, len(pictures)))
                 for position, (stamp, found) in zip(positions, threads.map(seen, positions), strict=True):
-                    name = pictures.names[position]
-                    if isinstance(found, Seen) and kept.find(name, stamp) is None:
-                        kept.note(name, stamp, found)
+                    if isinstance(found, Seen):
+                        kept.note(pictures.names[position], stamp, found)
                     yield found
     finally:
         kept.write()

@@ -71,7 +71,7 @@ class KeptDigests:
 
     def note(self, name: str, stamp: Stamp | None, seen: Seen) -> None:
         """Note what is known of a picture, whose file had this stamp before it was opened."""
-        if stamp is not None:
+        if stamp is not None and self._kept.get(name) != (stamp, seen):
             self._kept[name] = stamp, seen
             self._is_changed = True
 

@@ -104,8 +104,8 @@ def _collected(
 
     def measure(replica: nn.Module, asked: tuple[int, Sequence[str]]) -> dict[str, Values]:
         start, parts = asked
-        images = torch.from_numpy(split.read(split.indices[start : start + batch]))
-        return parts_of_batch(replica, classifier.to_input(images), classifier.penultimate, parts)
+        inputs = classifier.read_inputs(split, slice(start, start + batch))
+        return parts_of_batch(replica, inputs, classifier.penultimate, parts)
 
     measured = over_batches(classifier.network, batches, measure, track, what)
     for shard, parts in plan:

@@ -73,7 +73,7 @@ class EvidenceCollector:
             )
         parts: dict[str, Any] = dict(self._collected_of(split, {"logits", *needs}))
         if "inputs" in needs:
-            parts["inputs"] = Inputs(partial(self._inputs_of, split), len(split.labels))
+            parts["inputs"] = Inputs(partial(self.classifier.read_inputs, split), len(split.labels))
         if "feature_maps" in needs:
             parts["feature_maps"] = self._feature_maps_of(split)
         return Evidence(**parts)
@@ -111,9 +111,6 @@ class EvidenceCollector:
             self._note_batch(batch)
         return {part: there[part] for part in wanted}
 
-    def _inputs_of(self, split: Split, positions: NDArray[np.int64]) -> Tensor:
-        return self.classifier.to_input(torch.from_numpy(split.read(split.indices[positions])))
-
     def _feature_maps_of(self, split: Split) -> Tensor:
         key = split.dataset, split.use
         if key not in self._feature_maps:
@@ -121,13 +118,13 @@ class EvidenceCollector:
             what = f"feature maps of {split.dataset} ({split.use})"
 
             def in_batches_of(batch: int) -> Tensor:
-                def measure(replica: nn.Module, indices: NDArray[np.int64]) -> Tensor:
+                def measure(replica: nn.Module, start: int) -> Tensor:
                     with torch.no_grad():
-                        maps: Tensor = replica(self.classifier.to_input(torch.from_numpy(split.read(indices)))).float()
+                        maps: Tensor = replica(self.classifier.read_inputs(split, slice(start, start + batch))).float()
                     return maps
 
-                batches = [split.indices[start : start + batch] for start in range(0, len(split.indices), batch)]
-                return torch.cat(list(over_batches(backbone, batches, measure, self._track, what)))
+                starts = range(0, len(split.labels), batch)
+                return torch.cat(list(over_batches(backbone, starts, measure, self._track, what)))
 
             self._feature_maps[key], batch = halving(self.usual_batch, what, in_batches_of)
             self._note_batch(batch)

@@ -94,16 +94,13 @@ class Evidence:
 
     def __getitem__(self, samples: Any) -> "Evidence":  # noqa: ANN401
         """The evidence of some samples, given by a slice, a mask or positions."""
-        chosen = self._map_tensors(lambda tensor: tensor[samples])
-        if isinstance(self.__dict__.get("inputs"), Inputs):
-            chosen.__dict__["inputs"] = self.__dict__["inputs"][samples]
-        return chosen
+        return self._map_values(lambda values: values[samples])
 
     def copy(self) -> "Evidence":
         """A copy of the evidence; the classifier's modules are shared."""
-        return self._map_tensors(torch.clone)
+        return self._map_values(lambda values: values.clone())
 
-    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> "Evidence":
+    def _map_values(self, change: Callable[[Any], Tensor | Inputs]) -> "Evidence":
         return Evidence(**{name: _map_part(part, change) for name, part in self.parts.items()})
 
     @staticmethod
@@ -122,7 +119,7 @@ class Evidence:
         return Evidence(**{name: joined(name) for name in names})
 
 
-def _map_part(part: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
+def _map_part(part: Any, change: Callable[[Any], Tensor | Inputs]) -> Any:  # noqa: ANN401
     if isinstance(part, Mapping):
         return {key: change(tensor) for key, tensor in part.items()}
-    return change(part) if isinstance(part, Tensor) else part
+    return change(part) if isinstance(part, Tensor | Inputs) else part

@@ -31,6 +31,10 @@ class Inputs:
         chosen = samples.numpy() if isinstance(samples, Tensor) else samples
         return self._read(np.arange(self._n)[chosen])
 
+    def clone(self) -> "Inputs":
+        """These inputs, as what is read is new each time."""
+        return self
+
     @staticmethod
     def concatenate(chunks: "Sequence[Inputs]") -> "Inputs":
         """The inputs of all chunks, in their order."""
@@ -40,10 +44,9 @@ class Inputs:
 
         def read(positions: NDArray[np.int64]) -> Tensor:
             of_chunk = np.searchsorted(starts, positions, side="right") - 1
-            order = np.argsort(of_chunk, kind="stable")
-            pieces = [
-                chunks[i][positions[of_chunk == i] - starts[i]] for i in range(len(chunks)) if (of_chunk == i).any()
-            ]
-            return torch.cat(pieces)[torch.from_numpy(np.argsort(order))]
+            pieces = [chunks[i][positions[of_chunk == i] - starts[i]] for i in np.unique(of_chunk)]
+            # Where each position went, since pieces are sorted by chunk.
+            places = np.argsort(np.argsort(of_chunk, kind="stable"))
+            return torch.cat(pieces)[torch.from_numpy(places)]
 
         return Inputs(read, int(starts[-1]))

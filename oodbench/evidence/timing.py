@@ -34,7 +34,7 @@ def evidence_ms(classifier: Classifier, split: Split) -> Callable[[tuple[str, ..
 
     @cache
     def milliseconds(backward: tuple[str, ...]) -> float | None:
-        inputs = classifier.to_input(torch.from_numpy(split.read(split.indices[:SAMPLES])))
+        inputs = classifier.read_inputs(split, slice(SAMPLES))
         try:
             seconds, batch = halving(
                 len(inputs),

@@ -72,10 +72,6 @@ class PendingRecord:
     fields: Mapping[str, Any]
 
 
-def _needs_of(detectors: Sequence[SelectedDetector]) -> set[str]:
-    return {part for detector in detectors for part in detector.plugin.needs}
-
-
 class JobRunner:
     """Runs the jobs of a trial; scores and metrics that several jobs need are computed once."""
 
@@ -155,6 +151,10 @@ class JobRunner:
         )
         grouped = [(name, trial.suite.groups[name], samples) for name, samples in unknown]
         return results(known, grouped, threshold, self._memo, log_odds=log_odds)
+
+
+def _needs_of(detectors: Sequence[SelectedDetector]) -> set[str]:
+    return {part for detector in detectors for part in detector.plugin.needs}
 
 
 def _describe_failure(failure: Failure) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from oodbench.cache.entries import DiskCache, NoCache
 from oodbench.cache.tensor_files import content_sha256
 from oodbench.classifiers.classifier import Classifier
 from oodbench.datasets.preparation import Preprocessing
-from oodbench.evidence import caching
+from oodbench.evidence import Evidence, caching
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.evidence.parts import COLLECTED
 from oodbench.gradients import gradient_metrics
@@ -112,6 +112,20 @@ def test_samples_are_read_batch_by_batch():
     assert sum(read) == 700 + 8, "each once, and those of the probe"
 
 
+def test_inputs_of_several_splits_are_those_of_all_in_any_order():
+    collector = collector_of(NoCache())
+    parts = [drawn(30)[:12], drawn(30)[12:17], drawn(30)[17:]]
+    uses = ("meta", "test", "exposed")
+    evidence = [collector.evidence(split_of(images, use), ("inputs",)) for images, use in zip(parts, uses, strict=True)]
+    together = Evidence.concatenate(evidence)
+    expected = torch.from_numpy(drawn(30)).float() / 255
+    mask = torch.arange(30) % 3 == 0
+    for chosen in (slice(None), slice(5, 20), mask, [29, 0, 13, 12, 16, 0]):
+        assert torch.equal(together.inputs[chosen], expected[chosen])
+        assert torch.equal(together[chosen].inputs, expected[chosen])
+    assert len(together.copy().inputs) == 30
+
+
 def test_a_failure_while_reading_ends_the_pass(tmp_path):
     images = drawn(700)
 
@@ -135,7 +149,7 @@ torch.set_num_threads(1)
 import numpy as np
 from pathlib import Path
 from dataclasses import replace
-from oodbench.evidence import caching
+from oodbench.evidence import Evidence, caching
 caching.SHARD = 512
 from collecting import split_of
 from test_collecting import collector_of, drawn
