@@ -61,13 +61,18 @@ def kept_in_shards(folder: Path, identities: Mapping[str, Identity], sharding: S
             raise OodbenchError(
                 f"{missing.popitem()[1]} was written and cannot be read again; look at the disk of the cache folder."
             )
-        with ExitStack() as locks:
-            for file in sorted(missing.values()):
-                locks.enter_context(exclusively(file.with_suffix(".lock")))
+        with ExitStack() as all_locks:
+            locks = {name: all_locks.enter_context(ExitStack()) for name in missing}
+            for name, file in sorted(missing.items(), key=lambda one: one[1]):
+                locks[name].enter_context(exclusively(file.with_suffix(".lock")))
             # Other processes may have made some meanwhile.
             again = {name: _find(folder, identities[name], sharding.is_same) for name in missing}
             here = {name: file for name, (file, kept) in again.items() if kept is None and file == missing[name]}
-            _make(here, sharding)
+            # Locks go with the work: nobody takes the lock of a finished entry again, and removes it after a kill.
+            for name in missing.keys() - here.keys():
+                locks[name].close()
+            for name in _made(here, sharding):
+                locks[name].close()
             made |= here.keys()
 
 
@@ -81,13 +86,15 @@ def _find(folder: Path, identity: Identity, is_same: Callable[[Kept], bool]) -> 
     raise AssertionError("there is always another variant")
 
 
-def _make(files: Mapping[str, Path], sharding: Sharding) -> None:
+def _made(files: Mapping[str, Path], sharding: Sharding) -> Iterator[str]:
+    """Make entries; yields the name of each as soon as its file is there."""
     if not files:
         return
     if sharding.shards == 1:
         for _, of_entries in sharding.make([(0, list(files))]):
             for name, (tensors, metadata) in of_entries.items():
                 write_tensors(files[name], {**tensors, **sharding.beside}, metadata)
+                yield name
         return
     folders = {name: _begun(file, sharding) for name, file in files.items()}
     plan = [
@@ -101,6 +108,7 @@ def _make(files: Mapping[str, Path], sharding: Sharding) -> None:
     for name, folder in folders.items():
         write_joined(files[name], [_shard(folder, shard) for shard in range(sharding.shards)], sharding.beside)
         shutil.rmtree(folder, ignore_errors=True)
+        yield name
 
 
 def _begun(file: Path, sharding: Sharding) -> Path:

@@ -1,6 +1,7 @@
 """Entries that are made shard by shard: whole, resumed, damaged, of other networks, by several processes."""
 
 import multiprocessing
+import os
 import random
 from functools import partial
 
@@ -119,6 +120,34 @@ def test_processes_share_the_work_and_no_shard_is_made_twice(tmp_path):
         process.join(60)
         assert process.exitcode == 0
     assert sorted(log.read_text().splitlines()) == [f"{shard} one three" for shard in range(SHARDS)]
+
+
+class _Deadly(dict):
+    """Metadata that end the process when they are sealed."""
+
+    def items(self):
+        os._exit(9)
+
+
+def _die_at_the_second(folder):
+    def make(plan):
+        for shard, parts in plan:
+            told = {part: _Deadly() if part == "three" else {"about": part} for part in parts}
+            yield shard, {part: ({"values": values(part, shard)}, told[part]) for part in parts}
+
+    sharding = Sharding(1, make, NETWORK, lambda kept: torch.equal(kept[0]["network"], NETWORK["network"]))
+    kept_in_shards(folder, IDENTITIES, sharding)
+
+
+def test_a_killed_process_leaves_no_lock_of_what_it_had_finished(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=partial(_die_at_the_second, tmp_path))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    (finished,) = tmp_path.glob("*.safetensors")
+    assert finished.with_suffix(".lock") not in list(tmp_path.glob("*.lock"))
+    kept_in_shards(tmp_path, IDENTITIES, making([], shards=1))
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors"}
 
 
 def test_joined_files_are_sealed_like_others_and_keep_their_types(tmp_path):
