@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oodbench.errors import OodbenchError as OodbenchError
     from oodbench.errors import UsageError as UsageError
     from oodbench.evidence.evidence import Evidence as Evidence
+    from oodbench.evidence.parts import evidence_part as evidence_part
     from oodbench.execution.run import run as run
     from oodbench.protocols.case import Case as Case
     from oodbench.records.reading import Results as Results
@@ -33,6 +34,7 @@ _PUBLIC = {
     "Record": "oodbench.records.record",
     "Evidence": "oodbench.evidence.evidence",
     "detector": "oodbench.detectors.plugin",
+    "evidence_part": "oodbench.evidence.parts",
     "dataset": "oodbench.datasets.adapter",
     "Card": "oodbench.datasets.adapter",
     "DataMissingError": "oodbench.datasets.adapter",
@@ -59,6 +61,7 @@ __all__ = [
     "UsageError",
     "dataset",
     "detector",
+    "evidence_part",
     "read_results",
     "run",
 ]

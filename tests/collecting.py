@@ -8,19 +8,27 @@ from oodbench.classifiers.training import to_input
 from oodbench.conformance import problem
 from oodbench.evidence import Evidence
 from oodbench.evidence.one_pass import over_batches
-from oodbench.evidence.parts import COLLECTED, parts_of_batch
+from oodbench.evidence.parts import BASIC, collected, parts_of_batch
+from oodbench.gradients.copying import copied
+from oodbench.machine.device import CPU, Computing
 from oodbench.machine.progress import silent
 
 
-def collect(network, images, *, parts=COLLECTED, penultimate=None, batch=256):
+def collect(network, images, *, parts=BASIC, penultimate=None, batch=256):
     inputs = to_input(torch.from_numpy(images))
     has_features = NetworkParts(network, inputs[:1], penultimate).has_features
-    there = [part for part in parts if part != "features" or has_features]
+    there = collected(part for part in parts if part != "features" or has_features)
 
-    def measure(replica, chunk):
-        return Evidence(**parts_of_batch(replica, chunk, penultimate, there))
+    def replica():
+        return NetworkParts(copied(network), inputs[:1], penultimate)
 
-    return Evidence.concatenate(list(over_batches(network, torch.split(inputs, batch), measure, silent, "test")))
+    def measure(replica, chunk, _):
+        return Evidence(**parts_of_batch(replica, chunk, there, Computing()))
+
+    batches = torch.split(inputs, batch)
+    sizes = [len(chunk) for chunk in batches]
+    chunks = over_batches(replica, batches, lambda chunk: chunk, measure, CPU, sizes, silent, "test")
+    return Evidence.concatenate(list(chunks))
 
 
 def split_of(images, use):

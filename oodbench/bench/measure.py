@@ -23,10 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oodbench.errors import UsageError
+from oodbench.bench.networks import find_network
 from oodbench.evidence.one_pass import over_batches
 from oodbench.gradients import forward, gradient_metrics
+from oodbench.gradients.copying import copied
 from oodbench.gradients.entries import path
+from oodbench.machine.device import CPU, synchronise
 from oodbench.machine.memory import forget_peak, peak_mib, resident_mib
 from oodbench.machine.progress import Track, silent
 from oodbench.machine.threads import processors
@@ -38,15 +40,6 @@ LONG = 5.0
 # Samples of which the batch-1 loop takes the time; its cost for each does not depend on their number.
 LOOP = 8
 REFERENCE = "forward + backward"
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network to measure: how it is built, the shape of an input, the batch."""
-
-    build: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -90,45 +83,46 @@ class Report:
     machine: dict[str, Any]
 
 
-def measure(name: str, batch: int | None = None, track: Track = silent) -> Report:
+def measure(name: str, batch: int | None = None, track: Track = silent, device: torch.device = CPU) -> Report:
     """Measure all candidates on a network.
 
     Args:
         name: One of ``NETWORKS``.
         batch: Images in a batch; by default the network's.
         track: Shows progress.
+        device: Where the network computes.
 
     Raises:
         UsageError: There is no such network.
     """
-    if name not in NETWORKS:
-        raise UsageError(f"no network is named {name!r}; expected one of: {', '.join(NETWORKS)}.")
-    network = NETWORKS[name]
+    network = find_network(name)
     n = batch or network.batch
     torch.manual_seed(0)
-    model, inputs = network.build().eval(), torch.randn(n, *network.shape)
+    model, inputs = network.build().eval().to(device), torch.randn(n, *network.shape).to(device)
     candidates, absent = _candidates(model, inputs)
     # The first run warms up, and shows which candidates are long.
     memory, first = {}, {}
     for key, (run, _) in track(candidates.items(), len(candidates), f"{name}, memory"):
-        memory[key], first[key] = _first_run(run)
+        memory[key], first[key] = _first_run(run, device)
     short = {key: run for key, (run, _) in candidates.items() if first[key] <= LONG}
     rounds = []
     for _ in track(range(ROUNDS), ROUNDS, f"{name}, time"):
-        best = first | _best_in_turn(short)
+        best = first | _best_in_turn(short, device)
         rounds.append({key: best[key] / images for key, (_, images) in candidates.items()})
     costs = [_cost(key, rounds, memory[key], "" if key in short else "one run") for key in candidates] + absent
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Report(name, n, parameters, costs, _limit(model, inputs), machine())
+    return Report(name, n, parameters, costs, _limit(model, inputs), machine(device))
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """The machine and software that measurements are made on."""
+    on_gpu = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {"device": str(device)}
     return {
+        **({} if device.type == "cpu" else on_gpu),
         "processor": _processor_name(),
         "processors": processors(),
         "torch": version("torch"),
-        "statistics": path(),
+        "statistics": path() if device.type == "cpu" else "torch",
         "platform": platform.platform(),
     }
 
@@ -168,18 +162,20 @@ def _cost(name: str, rounds: Sequence[Mapping[str, float]], memory: float | None
     return Cost(name, 1e3 * median(of_round[name] for of_round in rounds), median(ratios), memory, note)
 
 
-def _best_in_turn(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+def _best_in_turn(runs: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
     """The best seconds over some repetitions, each of which runs all candidates, so that noise hits all alike."""
-    repetitions = [{key: _seconds(run) for key, run in runs.items()} for _ in range(REPETITIONS)]
+    repetitions = [{key: _seconds(run, device) for key, run in runs.items()} for _ in range(REPETITIONS)]
     return {key: min(seconds[key] for seconds in repetitions) for key in runs}
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     # Peers warn of operations that vmap has no batched form of; that they are slow is what is measured.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        synchronise(device)
         start = time.perf_counter()
         run()
+        synchronise(device)
         return time.perf_counter() - start
 
 
@@ -207,7 +203,19 @@ def _all_evidence(model: nn.Module, inputs: Tensor) -> object:
 
 
 def _spread(model: nn.Module, batches: Sequence[Tensor], step: Callable[[nn.Module, Tensor], object]) -> None:
-    for _ in over_batches(model, batches, step, silent, ""):
+    def measured(replica: nn.Module, inputs: Tensor, _: Tensor) -> object:
+        return step(replica, inputs)
+
+    for _ in over_batches(
+        partial(copied, model),
+        batches,
+        lambda inputs: inputs,
+        measured,
+        CPU,
+        [len(inputs) for inputs in batches],
+        silent,
+        "",
+    ):
         pass
 
 
@@ -261,14 +269,21 @@ def _gradnorm(model: nn.Module, inputs: Tensor) -> None:
     GradNorm(model).predict(inputs)
 
 
-def _first_run(run: Callable[[], object]) -> tuple[float | None, float]:
-    """Peak memory of a run in MiB beyond that in use before (None if not known), and its seconds."""
+def _first_run(run: Callable[[], object], device: torch.device = CPU) -> tuple[float | None, float]:
+    """Peak memory of a run in MiB beyond that in use before, of the device (None if not known), and its seconds."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device) / 2**20
+        seconds = _seconds(run, device)
+        return torch.cuda.max_memory_allocated(device) / 2**20 - before, seconds
+    if device.type != "cpu":
+        return None, _seconds(run, device)
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    before = resident_mib() if forget_peak() else None
-    seconds = _seconds(run)
+    resident = resident_mib() if forget_peak() else None
+    seconds = _seconds(run, device)
     peak = peak_mib()
-    return None if before is None or peak is None else max(0.0, peak - before), seconds
+    return None if resident is None or peak is None else max(0.0, peak - resident), seconds
 
 
 def _limit(model: nn.Module, inputs: Tensor) -> float:
@@ -286,22 +301,24 @@ def _limit(model: nn.Module, inputs: Tensor) -> float:
     with forward(model, few) as run:
         parts = [part for calls in run.recording.calls.values() for call in calls for part in call]
         numbers = sum(3 * part.input.numel() + 3 * torch.Size(part.output_shape).numel() for part in parts)
-    seconds: float = max(counter.get_total_flops() / _peak_flops(), 4 * numbers / _bandwidth())
+    seconds: float = max(
+        counter.get_total_flops() / _peak_flops(inputs.device), 4 * numbers / _bandwidth(inputs.device)
+    )
     return 1e3 * seconds / len(few)
 
 
-def _peak_flops() -> float:
+def _peak_flops(device: torch.device) -> float:
     """Operations a second of a large float32 matrix product."""
     n = 2048
-    left, right, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
-    (best,) = _best_in_turn({"product": partial(torch.mm, left, right, out=out)}).values()
+    left, right, out = (torch.randn(n, n).to(device) for _ in range(3))
+    (best,) = _best_in_turn({"product": partial(torch.mm, left, right, out=out)}, device).values()
     return 2.0 * n**3 / best
 
 
-def _bandwidth() -> float:
+def _bandwidth(device: torch.device) -> float:
     """Bytes a second that a large copy reads and writes."""
-    source, target = torch.ones(64 * 2**20), torch.empty(64 * 2**20)
-    (best,) = _best_in_turn({"copy": partial(target.copy_, source)}).values()
+    source, target = (torch.ones(64 * 2**20).to(device) for _ in range(2))
+    (best,) = _best_in_turn({"copy": partial(target.copy_, source)}, device).values()
     return 2.0 * 4 * source.numel() / best
 
 
@@ -311,44 +328,3 @@ def _processor_name() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or os.uname().machine
-
-
-def _small() -> nn.Module:
-    from oodbench.classifiers.cnn import cnn
-
-    return cnn(1, 28, 10)
-
-
-def _wide() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
-
-
-def _resnet18() -> nn.Module:
-    from torchvision.models import resnet18
-
-    network: nn.Module = resnet18(num_classes=10)
-    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    return network
-
-
-def _vit() -> nn.Module:
-    from torchvision.models import VisionTransformer
-
-    network: nn.Module = VisionTransformer(
-        image_size=32, patch_size=4, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=10
-    )
-    nn.init.normal_(network.heads.head.weight, std=0.1)  # type: ignore[union-attr, arg-type]
-    return network
-
-
-NETWORKS = {
-    "cnn": Network(_small, (1, 28, 28), 256),
-    "wide-cnn": Network(_wide, (1, 28, 28), 128),
-    "resnet18": Network(_resnet18, (3, 32, 32), 32),
-    "vit": Network(_vit, (3, 32, 32), 64),
-}
-"""The suites' own network; 3×3 convolutions of 32 and 64 channels with a dense layer of 128; torchvision's resnet18
-with a 3×3 stem; a vision transformer of 6 layers, width 192 and 65 tokens."""

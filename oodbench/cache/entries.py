@@ -9,6 +9,7 @@ from oodbench.cache.identities import Identity, entry_file, variants
 from oodbench.cache.shards import Sharding, kept_in_shards
 from oodbench.cache.tensor_files import Kept, joined, read_tensors, write_tensors
 from oodbench.errors import UsageError
+from oodbench.files.atomic import remove_orphans
 from oodbench.files.locks import exclusively
 
 Kind = Literal["weights", "evidence", "networks", "digests", "samples"]
@@ -55,6 +56,7 @@ class DiskCache:
                 kept = read_tensors(file)  # another process may have made it meanwhile
                 if kept is None:
                     kept = make()
+                    remove_orphans(file.parent)  # such as that of a process that was killed while it wrote this one
                     write_tensors(file, *kept)
         return kept
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from oodbench.cache.identities import Identity, entry_file, variants
 from oodbench.cache.tensor_files import Kept, read_tensors, write_joined, write_tensors
 from oodbench.errors import OodbenchError
+from oodbench.files.atomic import remove_orphans
 from oodbench.files.locks import exclusively
 
 ShardPlan = Sequence[tuple[int, Sequence[str]]]
@@ -56,6 +57,9 @@ def kept_in_shards(folder: Path, identities: Mapping[str, Identity], sharding: S
         found = {name: _find(folder, identity, sharding.is_same) for name, identity in identities.items()}
         missing = {name: file for name, (file, kept) in found.items() if kept is None}
         if not missing:
+            for file, _ in found.values():  # of a process that was killed when it had just joined them
+                if file.with_suffix(".shards").exists():
+                    shutil.rmtree(file.with_suffix(".shards"), ignore_errors=True)
             return {name: kept for name, (_, kept) in found.items() if kept is not None}
         if made & missing.keys():
             raise OodbenchError(
@@ -90,6 +94,7 @@ def _made(files: Mapping[str, Path], sharding: Sharding) -> Iterator[str]:
     """Make entries; yields the name of each as soon as its file is there."""
     if not files:
         return
+    remove_orphans(next(iter(files.values())).parent)  # such as that of a process that was killed while it wrote one
     if sharding.shards == 1:
         for _, of_entries in sharding.make([(0, list(files))]):
             for name, (tensors, metadata) in of_entries.items():

@@ -4,9 +4,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from oodbench.errors import OodbenchError
 from oodbench.files.atomic import write_atomically
@@ -23,8 +25,13 @@ logger = logging.getLogger(__name__)
 Kept = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors and metadata."""
 
+# Copies of at least so many bytes are another view of the file, where a tensor is one.
+LARGE = 16 * 2**20
 # The header of a file takes a multiple of so many bytes, by which tensors are aligned.
 ALIGNED = 8
+
+_mappings: dict[int, tuple[StorageWeakRef, Path]] = {}
+"""The files that are mapped into memory, by the address of their bytes."""
 
 
 def content_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -113,15 +120,58 @@ def verified(file: Path, *, mapped: bool = False) -> Kept | str:
         with safe_open(file, framework="pt") as kept:
             metadata = dict(kept.metadata() or {})
             names = kept.keys()  # it is no mapping itself
-            tensors: dict[str, Tensor] = {name: kept.get_tensor(name) for name in names}
-        if not mapped:  # so that later changes of the file do not matter
-            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+            # Clones, so that later changes of the file do not matter.
+            tensors = _views(file, kept, names) if mapped else {name: kept.get_tensor(name).clone() for name in names}
         written = metadata.pop("sha256", None) == _seal(file, content_sha256(tensors), metadata)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as cause:
         return str(cause)
     if not written:
         return "its content is not what was written"
     return tensors, metadata
+
+
+def _views(file: Path, kept: Any, names: Iterable[str]) -> dict[str, Tensor]:  # noqa: ANN401
+    """Views of the tensors in a file, by a mapping whose changes are private."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    storage = _map(file)
+    views = {}
+    for name in names:
+        tensor = kept.get_tensor(name)
+        start = 8 + length + header[name]["data_offsets"][0]
+        if start % tensor.itemsize == 0 and tensor.numel():
+            tensor = torch.empty(0, dtype=tensor.dtype).set_(
+                storage, start // tensor.itemsize, tensor.shape, tensor.stride()
+            )
+        views[name] = tensor
+    return views
+
+
+def changeable(tensor: Tensor) -> Tensor:
+    """A copy of a tensor that may be changed; of a large view of a file another, so that only changes take memory."""
+    if tensor.nbytes < LARGE or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return tensor.clone()
+    storage = tensor.untyped_storage()
+    there, file = _mappings.get(storage.data_ptr(), (None, None))
+    if file is not None and there is not None and not there.expired():  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError, OSError):  # the file may not be there any more
+            other = _map(file)
+            if other.nbytes() == storage.nbytes():
+                where = tensor.storage_offset(), tensor.shape, tensor.stride()
+                return torch.empty(0, dtype=tensor.dtype).set_(other, *where)
+    return tensor.clone()
+
+
+def _map(file: Path) -> torch.UntypedStorage:
+    """The bytes of a file, mapped into memory; what is changed is changed in memory alone."""
+    storage = torch.UntypedStorage.from_file(str(file), False, file.stat().st_size)
+    assert isinstance(storage, torch.UntypedStorage)
+    for address, (there, _) in list(_mappings.items()):
+        if there.expired():  # type: ignore[no-untyped-call]
+            _mappings.pop(address, None)
+    _mappings[storage.data_ptr()] = StorageWeakRef(storage), file  # type: ignore[no-untyped-call]
+    return storage
 
 
 def _opened(shard: Path) -> Kept:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from oodbench.classifiers.training import to_input
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.splits import Split
+from oodbench.machine.device import FLOAT32, Computing
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Classifier:
         preprocessing: How pictures become its inputs.
         penultimate: Name of the Linear layer whose input is the penultimate features; None finds the layer.
         code: Hash of what defines the network beside its weights; empty for code of an installed package.
+        computing: How it computes; the network is on that device.
     """
 
     name: str
@@ -31,11 +33,12 @@ class Classifier:
     preprocessing: Preprocessing
     penultimate: str | None = None
     code: str = ""
+    computing: Computing = FLOAT32
 
     def to_input(self, images: Tensor) -> Tensor:
         """Convert prepared images (N, C, H, W), of uint8 or float32, to the network's input, float32."""
         return to_input(images, self.preprocessing.normalisation)
 
     def read_inputs(self, split: Split, positions: slice | NDArray[np.int64]) -> Tensor:
-        """Read and prepare some samples of a split: the network's input, float32 (N, C, H, W)."""
+        """Read and prepare some samples of a split: the network's input, float32 (N, C, H, W), on the processor."""
         return self.to_input(torch.from_numpy(split.read(split.indices[positions])))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,21 @@ from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.own_networks import as_usable, unwrapped
 from oodbench.classifiers.probe import Probe, outputs_of, picture_inputs, sample_inputs, training_outputs, without_probe
 from oodbench.classifiers.spec import Build, ClassifierSpec
-from oodbench.classifiers.training import THREADS, to_input, train
+from oodbench.classifiers.training import THREADS, Read, to_input, train
 from oodbench.classifiers.weights import load_weights, weights_file
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.splits import Split
 from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, OodbenchError, UsageError, blaming, one_line
+from oodbench.gradients.copying import copied
 from oodbench.gradients.engine import forward
+from oodbench.machine.device import CPU, FLOAT32, Computing
 from oodbench.machine.progress import Track
 from oodbench.suites.schema import GIVEN, PRETRAINED, Suite
 
 logger = logging.getLogger(__name__)
+
+# Prepared images of a training split up to this size are kept in memory.
+KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class ClassifierMaker:
         cache: Where trained weights are kept.
         track: Shows progress.
         download: Whether pretrained weights may be downloaded.
+        computing: Where it is trained and computes, and how.
     """
 
     suite: Suite
@@ -55,6 +62,7 @@ class ClassifierMaker:
     cache: Cache
     track: Track
     download: bool = False
+    computing: Computing = FLOAT32
 
     def make(self, seed: int) -> Classifier:
         """Make the classifier for a seed.
@@ -75,13 +83,17 @@ class ClassifierMaker:
             self._try_out(network, torch.from_numpy(self.example[:2]))
         if suite.weights is None:
             network = self._train_or_read(network, seed)
+        weights_sha256 = content_sha256(network.state_dict())
+        if self.computing.device.type != "cpu":
+            network = copied(network).to(self.computing.device)  # a copy, as it may be the user's own
         return Classifier(
             suite.classifier,
             network.eval(),
-            content_sha256(network.state_dict()),
+            weights_sha256,
             self.preprocessing,
             suite.penultimate,
             self.spec.code,
+            self.computing,
         )
 
     def _with_weights(self, seed: int) -> nn.Module:
@@ -108,15 +120,16 @@ class ClassifierMaker:
             "threads": THREADS,
             "frozen": [name for name, weight in untrained.named_parameters() if not weight.requires_grad],
             "versions": {"torch": version("torch"), "oodbench": version("oodbench")},
+            **self.computing.identity,
         }
         before = self._probe_untrained(untrained, seed)
 
         def make() -> Kept:
-            images, labels = torch.from_numpy(training.images), torch.from_numpy(training.labels)
+            labels = torch.from_numpy(training.labels)
             with blaming(f"the training of the classifier {self.spec.name}"):
                 trained = train(
-                    self._build, images, labels, suite.training, seed, self.track, self.preprocessing.normalisation
-                )
+                    self._build, self._reader(training), labels, suite.training, seed, self.track, self.computing
+                ).to(CPU)
             # A copy of each tensor, as weights may share memory.
             tensors = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
             return tensors | before.tensors("untrained ") | self._probe(trained).tensors(), {}
@@ -131,6 +144,20 @@ class ClassifierMaker:
 
         kept_of_same_network(self.cache, "weights", identity, make, is_same)
         return untrained
+
+    def _reader(self, training: Split) -> Read:
+        """Reads inputs of the training; small data are read once, and larger ones again in each epoch."""
+        size = len(training.labels) * prod(self.preprocessing.shape) * self.example.itemsize
+        kept = torch.from_numpy(training.images) if size <= KEPT_BYTES else None
+
+        def read(positions: Tensor) -> Tensor:
+            if kept is not None:
+                images = kept[positions]
+            else:
+                images = torch.from_numpy(training.read(training.indices[positions.numpy()]))
+            return to_input(images, self.preprocessing.normalisation)
+
+        return read
 
     def _probe_untrained(self, untrained: nn.Module, seed: int) -> Probe:
         """What the untrained network computes in both modes, in which what acts on the training alone shows."""

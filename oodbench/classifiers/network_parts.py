@@ -87,7 +87,7 @@ class NetworkParts:
             return _with_zero_logit(layer)
         raise CellSkippedError("it needs a Linear layer from features to logits, and the classifier goes on after it")
 
-    @property
+    @cached_property
     def has_features(self) -> bool:
         """Whether there are penultimate features: a Linear layer is named, or one can be found."""
         try:
@@ -111,7 +111,10 @@ class NetworkParts:
                 handle.remove()
         matches = [layer for layer in called if layer.out_features in sizes]
         if not matches:
-            raise CellSkippedError(f"it needs the classifier's last Linear layer, and none has {min(sizes)} outputs")
+            raise CellSkippedError(
+                f"it needs penultimate features, and the classifier has no Linear layer with {min(sizes)} outputs "
+                "after them: end it in one, or name the layer whose input they are (penultimate)"
+            )
         return matches[-1]
 
     @property

@@ -17,6 +17,7 @@ from oodbench.classifiers.training import to_input
 from oodbench.datasets.adapter import Image
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import CellSkippedError
+from oodbench.machine.device import CPU, device_of
 
 # Differences between processors are below this share of the largest output of a sample.
 TOLERANCE = 5e-5
@@ -99,15 +100,18 @@ def outputs_of(network: nn.Module, inputs: Tensor, penultimate: str | None) -> P
         network: The network, in eval mode.
         inputs: (N, C, H, W).
         penultimate: Name of the Linear layer whose input is the penultimate features; None finds the layer.
+
+    Returns:
+        Its outputs, on the processor.
     """
-    samples = torch.split(inputs, 1)  # one at a time, which needs the least memory
+    samples = torch.split(inputs.to(device_of(network)), 1)  # one at a time, which needs the least memory
     with torch.no_grad():
         try:
             encoder = NetworkParts(network, samples[0], penultimate).encoder
         except CellSkippedError:
-            return Probe(torch.cat([network(sample) for sample in samples]).float(), None)
+            return Probe(torch.cat([network(sample) for sample in samples]).float().to(CPU), None)
         outputs = [encoder.features_and_logits(sample) for sample in samples]
-    features, logits = (torch.cat(parts).float() for parts in zip(*outputs, strict=True))
+    features, logits = (torch.cat(parts).float().to(CPU) for parts in zip(*outputs, strict=True))
     return Probe(logits, features)
 
 

@@ -110,6 +110,22 @@ _SPEC = (
         metavar="SECONDS",
         help="A detector that takes longer to be loaded, or to be fitted and to score, fails.",
     ),
+    click.option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]|mps",
+        help="Where networks compute. Default: a GPU of CUDA if there is one, else the processor.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "amp"]),
+        help="Of training and evidence: float32, or automatic mixed precision, which is recorded. Default: fp32.",
+    ),
+    click.option(
+        "--batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Samples that the network gets at once. Default: as many as suit the images.",
+    ),
 )
 _STORE = (
     click.option(

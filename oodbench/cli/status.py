@@ -101,6 +101,10 @@ def _doing(doing: "Doing", run: "Run") -> str:
             "classifier": f"the classifier of seed {doing.seed} is trained or read",
             "evidence": f"the evidence of seed {doing.seed} is collected",
         }[doing.what]
+    if doing.images is not None:
+        images = doing.images
+        left = "" if images.left_s is None else f", about {_time(images.left_s)} left"
+        what += f" ({images.what}: {images.done:,} of {images.total:,} images, {images.per_second:,.0f} a second{left})"
     where = f" on {doing.worker}" if doing.worker else ""
     return f"{what}, for {_time(doing.seconds)}{where}" if run.state == "going on" else what
 

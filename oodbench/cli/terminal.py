@@ -6,7 +6,16 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -29,21 +38,31 @@ T = TypeVar("T")
 @contextmanager
 def progress() -> Iterator[Track]:
     """Progress bars on stderr; nothing is shown where stderr is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _ImagesASecond(),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
-        def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-            task = bars.add_task(description, total=total)
+        def track(
+            items: Iterable[T], total: int, description: str, *, images: Sequence[int] | None = None
+        ) -> Iterator[T]:
+            task = bars.add_task(description, total=total if images is None else sum(images), images=images is not None)
             try:
-                for item in items:
+                for number, item in enumerate(items):
                     yield item
-                    bars.advance(task)
+                    bars.advance(task, 1 if images is None else images[number])
             finally:
                 bars.remove_task(task)
 
         yield track
+
+
+class _ImagesASecond(ProgressColumn):
+    """The pace of a pass over images; empty for other loops."""
+
+    def render(self, task: Task) -> Text:
+        """The images a second of late."""
+        return Text(f"{task.speed:,.0f} images/s" if task.fields["images"] and task.speed else "")
 
 
 def print_results(cells: Sequence[ScoredRecord]) -> None:

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from oodbench.evaluation.interval import LEVEL, Interval, on_logit_scale
 
@@ -117,11 +117,12 @@ def of_error(value: float, sampling: float, between: float, seeds: int, looked_a
         return Difference(value, value, value, 1.0 if abs(value) < 1e-9 else 0.0)
     # Figures are between 0 and 1.
     freedom = (seeds - 1) * ((sampling + between) / between) ** 2 if between > 0 else math.inf
-    distribution = t(freedom) if math.isfinite(freedom) else norm
-    half = float(distribution.isf((1 - LEVEL) / 2 / looked_at)) * error
-    return Difference(
-        value, max(-1.0, value - half), min(1.0, value + half), float(2 * distribution.sf(abs(value) / error))
-    )
+    tail, ratio = (1 - LEVEL) / 2 / looked_at, abs(value) / error
+    # Of Student's distribution, or of the normal one; not by scipy.stats, which makes an object each time.
+    is_finite = math.isfinite(freedom)
+    half = -float(stdtrit(freedom, tail) if is_finite else ndtri(tail)) * error
+    p = 2 * float(stdtr(freedom, -ratio) if is_finite else ndtr(-ratio))
+    return Difference(value, max(-1.0, value - half), min(1.0, value + half), p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

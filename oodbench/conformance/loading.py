@@ -26,6 +26,10 @@ def load_plugin(kind: registry.Kind, name: str) -> Any:  # noqa: ANN401
         from oodbench.protocols.cases import load_protocol
 
         return load_protocol(name)
+    if kind == "evidence":
+        from oodbench.evidence.parts import load_part
+
+        return load_part(name)
     if kind == "suites":
         from oodbench.suites.reading import read_suite
 

@@ -12,7 +12,7 @@ from oodbench.cache.entries import NoCache
 from oodbench.cache.tensor_files import content_sha256
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.cnn import cnn
-from oodbench.classifiers.training import train
+from oodbench.classifiers.training import to_input, train
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.splits import UNKNOWN_LABEL, Split, Use
 from oodbench.evidence.collector import EvidenceCollector
@@ -69,8 +69,9 @@ def _drawn(images: NDArray[np.float64], generator: np.random.Generator) -> NDArr
 def problem() -> Trial:
     """The trial, made once in a process; training takes about a second."""
     train_split = _known("train", 480, 1)
-    images, labels = torch.from_numpy(train_split.images), torch.from_numpy(train_split.labels)
-    network = train(partial(cnn, 1, SIZE, CLASSES), images, labels, TRAINING, SEED, silent)
+    images = train_split.images
+    inputs, labels = to_input(torch.from_numpy(images)), torch.from_numpy(train_split.labels)
+    network = train(partial(cnn, 1, SIZE, CLASSES), inputs.__getitem__, labels, TRAINING, SEED, silent)
     classifier = Classifier(
         "cnn", network, content_sha256(network.state_dict()), Preprocessing(Input(channels=1, size=SIZE))
     )
@@ -79,7 +80,7 @@ def problem() -> Trial:
         seed=SEED,
         spec=RunSpec(),
         classifier=ClassifierIdentity(weights_sha256=classifier.weights_sha256),
-        collector=EvidenceCollector(classifier, NoCache(), train_split.images[0], silent),
+        collector=EvidenceCollector(classifier, NoCache(), images[0], silent),
         train=train_split,
         meta=_known("meta", 240, 2),
         test=_known("test", 200, 3),

@@ -56,9 +56,9 @@ class Split:
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def images(self) -> Prepared:
-        """The prepared images (N, C, H, W), of uint8, or of float32 from a transform."""
+        """All prepared images (N, C, H, W), of uint8, or of float32 from a transform; read anew each time."""
         return self.read(self.indices)
 
     @cached_property

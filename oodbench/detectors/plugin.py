@@ -9,8 +9,8 @@ from torch import Tensor
 
 from oodbench import registry
 from oodbench.errors import UsageError
-from oodbench.evidence.evidence import PARTS, Evidence
-from oodbench.evidence.parts import COLLECTED
+from oodbench.evidence.evidence import Evidence
+from oodbench.evidence.parts import BASIC, is_part, part_names
 from oodbench.registry.parameters import defaults, resolve_parameters
 
 FittedOn = Literal["nothing", "training", "meta", "exposed"]
@@ -139,7 +139,7 @@ def detector(
 
     Args:
         name: The name that users type.
-        needs: One or several parts of :class:`~oodbench.evidence.Evidence`. By default, a class
+        needs: One or several parts of :class:`~oodbench.evidence.Evidence`, those of plugins too. By default, a class
             gets ``logits``, ``features``, ``gradients`` and ``confounding``. A class that needs ``scores`` is a meta
             classifier; its parameter ``inputs`` names the detectors whose scores it gets.
         fitted_on: What a class is fitted on: ``training`` (the known training split), ``meta`` (the known meta split,
@@ -162,7 +162,7 @@ def detector(
         plugin = DetectorPlugin(
             name,
             target,
-            parts or COLLECTED,
+            parts or BASIC,
             learns,
             version,
             (*no_effect_on_scores, *inert),
@@ -182,9 +182,9 @@ def _check(name: str, target: Callable[..., Any], needs: Sequence[str], fitted_o
     Raises:
         UsageError: It cannot; the message says what is expected.
     """
-    unknown = [part for part in needs if part not in PARTS]
+    unknown = [part for part in needs if not is_part(part)]
     if unknown:
-        raise UsageError(f"the detector {name!r} needs {unknown[0]!r}; expected some of: {', '.join(PARTS)}.")
+        raise UsageError(f"the detector {name!r} needs {unknown[0]!r}; expected some of: {part_names()}.")
     if inspect.isclass(target):
         _check_class(name, target, needs, fitted_on)
     else:
@@ -213,7 +213,7 @@ def _check_class(name: str, target: type, needs: Sequence[str], fitted_on: str |
 
 def _check_function(name: str, target: Callable[..., Any], needs: Sequence[str], fitted_on: str | None) -> None:
     if not needs:
-        raise UsageError(f"the detector function of {name!r} says not what it needs; one of: {', '.join(PARTS)}.")
+        raise UsageError(f"the detector function of {name!r} says not what it needs; one of: {part_names()}.")
     if fitted_on not in (None, "nothing"):
         raise UsageError(f"the detector {name!r} is a function, which learns nothing; write a class to fit it.")
     if "scores" in needs:

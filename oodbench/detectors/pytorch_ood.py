@@ -20,6 +20,7 @@ from oodbench.errors import CellSkippedError, one_line
 from oodbench.evidence import Evidence
 from oodbench.evidence.batches import BATCH, halving
 from oodbench.evidence.inputs import Inputs
+from oodbench.machine.device import CPU
 from oodbench.registry.isolation import isolated
 
 # Parameters that users cannot set: callables, and the device, which is that of the evidence.
@@ -65,11 +66,13 @@ class Adapted:
         self._seed: int = parameters.pop("seed", 0)
         self._parameters = parameters
         self._detector: Any = None
+        self._device = CPU
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Make a new detector from the classifier of the evidence, and fit it if it requires that."""
         arguments = {name: make(evidence) for name, make in self.arguments.items()}
-        self._detector = self.theirs(**arguments, **self._parameters).to("cpu")
+        self._device = evidence.device
+        self._detector = self.theirs(**arguments, **self._parameters).to(self._device)
         # ReAct sets _is_fitted if its threshold is a parameter.
         if self._detector.requires_fit and not getattr(self._detector, "_is_fitted", False):
             try:
@@ -92,7 +95,7 @@ class Adapted:
     def _learn(self, evidence: Evidence, labels: Tensor) -> None:
         samples = getattr(evidence, self.interface.part)
         if self.interface.fit is None:
-            whole = _Labelled(samples, labels)
+            whole = _Labelled(samples, labels.to(CPU))  # where theirs expect those of a DataLoader
             batches = BatchSampler(SequentialSampler(whole), BATCH, drop_last=False)
             self._detector.fit(DataLoader(whole, sampler=batches, batch_size=None))
         else:
@@ -103,7 +106,7 @@ class Adapted:
             return predict(chunk)
 
     def _seeded(self) -> Any:  # noqa: ANN401
-        return isolated(self._seed) if self.seeded else nullcontext()
+        return isolated(self._seed, self._device) if self.seeded else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ class _Labelled(Dataset[tuple[Tensor, Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
-        return self.inputs[positions], self.labels[positions]
+        chosen = torch.tensor(positions)
+        return self.inputs[chosen], self.labels[chosen]
 
 
 class _OnFeaturesAndInputs(Adapted):
@@ -141,7 +145,7 @@ class _WithEveryClass(Adapted):
     """A detector that needs every class to be predicted somewhere in the batch (pytorch-ood 0.4)."""
 
     def _predicted(self, predict: Callable[[Tensor], Tensor], chunk: Tensor) -> Tensor:
-        one_hot = torch.eye(chunk.shape[1], dtype=chunk.dtype)
+        one_hot = torch.eye(chunk.shape[1], dtype=chunk.dtype, device=chunk.device)
         return predict(torch.cat([chunk, one_hot]))[: len(chunk)]
 
 

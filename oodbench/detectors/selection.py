@@ -11,6 +11,7 @@ from typing import Any
 from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
+from oodbench.evidence.parts import collected
 from oodbench.registry.code import code_of, defining_file, own_module, source_of
 from oodbench.registry.isolation import UNLIMITED, Failure, TimeLimit, failed, isolated, time_limit
 from oodbench.registry.parameters import defaults, split_spec
@@ -68,7 +69,7 @@ class SelectedDetector:
     def version(self) -> str:
         """Version of the detector, else of its distribution; with a digest of the code that is the user's own."""
         version = self.plugin.version or self.provider.version
-        codes = [*self._own_code(), *self._code_of_parameters()]
+        codes = [*self._own_code(), *self._code_of_parameters(), *self._code_of_parts()]
         if not codes:
             return version
         digest = (codes[0] if len(codes) == 1 else hashlib.sha256(" ".join(codes).encode()).hexdigest())[:8]
@@ -86,6 +87,10 @@ class SelectedDetector:
         except TypeError:  # of a compiled module
             file = None
         return [] if file is None else [code_of(file)]
+
+    def _code_of_parts(self) -> list[str]:
+        """Hashes of the third parties' code that computes the parts of the evidence that it needs."""
+        return [part.code for part in collected(self.plugin.needs) if part.code]
 
     def _code_of_parameters(self) -> list[str]:
         """Hashes of the user's own modules that parameters name, such as that of a meta classifier's class."""

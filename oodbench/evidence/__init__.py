@@ -4,5 +4,6 @@ This room must not know detectors, protocols or scores.
 """
 
 from oodbench.evidence.evidence import Evidence
+from oodbench.evidence.parts import NetworkPass
 
-__all__ = ["Evidence"]
+__all__ = ["Evidence", "NetworkPass"]

@@ -6,6 +6,7 @@ from math import prod
 from typing import TypeVar
 
 from oodbench.errors import MORE_MEMORY, OodbenchError, is_exhausted
+from oodbench.machine.device import Computing
 
 T = TypeVar("T")
 
@@ -13,13 +14,18 @@ logger = logging.getLogger(__name__)
 
 # Fixed, since the shape of a batch decides how matrix products are blocked, and so their rounding.
 BATCH = 256
-# Largest number of values in a batch of images, so that activations for large images fit in memory.
+# Largest number of values in a batch of images, so that activations for large images fit in memory: of a processor,
+# where each has a batch of its own, and of a GPU, which needs more to do at once.
 BATCH_NUMBERS = 256 * 3 * 64 * 64
+GPU_BATCH_NUMBERS = 4 * BATCH_NUMBERS
 
 
-def batch_of(shape: Sequence[int]) -> int:
-    """The batch size for prepared images of a shape, (C, H, W)."""
-    return max(1, min(BATCH, BATCH_NUMBERS // prod(shape)))
+def batch_of(shape: Sequence[int], computing: Computing) -> int:
+    """The batch size: that which is asked for, else one for prepared images of a shape, (C, H, W)."""
+    if computing.batch is not None:
+        return computing.batch
+    numbers = BATCH_NUMBERS if computing.device.type == "cpu" else GPU_BATCH_NUMBERS
+    return max(1, min(BATCH, numbers // prod(shape)))
 
 
 def halving(batch: int, what: str, take: Callable[[int], T]) -> tuple[T, int]:

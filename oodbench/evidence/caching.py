@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,11 +13,12 @@ from oodbench.cache.entries import Cache, kept_of_same_network
 from oodbench.cache.shards import Sharding, ShardPlan
 from oodbench.cache.tensor_files import Kept, joined
 from oodbench.classifiers.classifier import Classifier
+from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.probe import Probe, without_probe
 from oodbench.datasets.splits import Split
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.one_pass import over_batches
-from oodbench.evidence.parts import BACKWARD, Values, parts_of_batch
+from oodbench.evidence.parts import EvidencePart, Values, parts_of_batch, pass_device
 from oodbench.gradients.entries import path
 from oodbench.machine.memory import give_back
 from oodbench.machine.progress import Track
@@ -28,20 +29,27 @@ ENGINE_VERSION = 2
 SHARD = 1024
 
 
-def engine() -> str:
-    """Identifies the gradient engine to the last bit: its version and the implementation of its sums."""
-    return f"{ENGINE_VERSION}, {path()}"
+def engine(device: torch.device) -> str:
+    """Identifies the gradient engine to the last bit on a device: its version and the implementation of its sums."""
+    return f"{ENGINE_VERSION}, {path() if device.type in ('cpu', 'mps') else 'torch'}"
 
 
 def evidence_of(
-    classifier: Classifier, split: Split, parts: Sequence[str], cache: Cache, track: Track, outputs: Probe
+    network: Callable[[torch.device], NetworkParts],
+    classifier: Classifier,
+    split: Split,
+    parts: Sequence[EvidencePart],
+    cache: Cache,
+    track: Track,
+    outputs: Probe,
 ) -> tuple[dict[str, Values], int]:
     """Parts of the evidence of a split: each from the cache, or else collected in a pass that all missing parts share.
 
     Args:
+        network: Makes a copy of the network on a device.
         classifier: The trained classifier.
         split: The samples.
-        parts: Names out of ``COLLECTED``; features only where the classifier has some.
+        parts: The parts.
         cache: Where evidence is kept.
         track: Shows progress.
         outputs: What the classifier computes on the fixed pictures and on samples of the split.
@@ -49,6 +57,7 @@ def evidence_of(
     Returns:
         The parts by name, and the batch size that they were collected with.
     """
+    computing = classifier.computing
     of_all: dict[str, Any] = {
         "weights": classifier.weights_sha256,
         "architecture": architecture(classifier.network),
@@ -57,32 +66,39 @@ def evidence_of(
         "penultimate": classifier.penultimate,
         "code": classifier.code,
         "torch": version("torch"),
+        **computing.identity,
     }
     what = f"evidence of {split.dataset} ({split.use})"
+    by_name, device = {part.name: part for part in parts}, pass_device(parts, computing)
 
     def in_batches_of(batch: int) -> dict[str, Values]:
-        identities = {
-            part: {**of_all, "part": part, "batch": batch} | ({"engine": engine()} if part in BACKWARD else {})
-            for part in parts
-        }
+        identities = {part.name: {**of_all, "batch": batch, **_identity(part, device)} for part in parts}
         starts = range(0, len(split.labels), batch)
         per_shard = max(1, SHARD // batch)
         shards = [starts[i : i + per_shard] for i in range(0, len(starts), per_shard)]
         sharding = Sharding(
             len(shards),
-            lambda plan: _collected(classifier, split, plan, shards, batch, track, what),
+            lambda plan: _collected(network, classifier, split, by_name, plan, shards, batch, track, what),
             outputs.tensors(),
             outputs.is_of,
         )
         kept = cache.kept_in_shards("evidence", identities, sharding)
         return {part: _from_tensors(*without_probe(of_part)) for part, of_part in kept.items()}
 
-    return halving(batch_of(classifier.preprocessing.shape), what, in_batches_of)
+    return halving(batch_of(classifier.preprocessing.shape, computing), what, in_batches_of)
+
+
+def _identity(part: EvidencePart, device: torch.device) -> dict[str, str]:
+    """What a part depends on beside network and images."""
+    identity = {"part": part.name} | ({"engine": engine(device)} if part.needs == "backward" else {})
+    return {**identity, "part code": part.code} if part.code else identity
 
 
 def _collected(
+    network: Callable[[torch.device], NetworkParts],
     classifier: Classifier,
     split: Split,
+    parts: Mapping[str, EvidencePart],
     plan: ShardPlan,
     shards: Sequence[range],
     batch: int,
@@ -92,26 +108,32 @@ def _collected(
     """Collect the parts that shards lack: yields the number of each shard, and its parts.
 
     Args:
+        network: Makes a copy of the network on a device.
         classifier: The trained classifier.
         split: The samples.
+        parts: The parts by name.
         plan: Shards by their number, with the parts that they lack.
         shards: The first samples of the batches of each shard.
         batch: The batch size.
         track: Shows progress.
         what: What is collected, for messages.
     """
-    batches = [(start, parts) for shard, parts in plan for start in shards[shard]]
+    batches = [(start, missing) for shard, missing in plan for start in shards[shard]]
+    sizes = [min(batch, len(split.labels) - start) for start, _ in batches]
+    computing, device = classifier.computing, pass_device(list(parts.values()), classifier.computing)
 
-    def measure(replica: nn.Module, asked: tuple[int, Sequence[str]]) -> dict[str, Values]:
-        start, parts = asked
-        inputs = classifier.read_inputs(split, slice(start, start + batch))
-        return parts_of_batch(replica, inputs, classifier.penultimate, parts)
+    def read(asked: tuple[int, Sequence[str]]) -> Tensor:
+        return classifier.read_inputs(split, slice(asked[0], asked[0] + batch))
 
-    measured = over_batches(classifier.network, batches, measure, track, what)
-    for shard, parts in plan:
+    def measure(replica: NetworkParts, inputs: Tensor, asked: tuple[int, Sequence[str]]) -> dict[str, Values]:
+        return parts_of_batch(replica, inputs, [parts[name] for name in asked[1]], computing)
+
+    measured = over_batches(lambda: network(device), batches, read, measure, device, sizes, track, what)
+    for shard, missing in plan:
         chunks = [_to_tensors(next(measured)) for _ in shards[shard]]
         give_back()
-        yield shard, {part: joined([chunk[part] for chunk in chunks]) for part in parts}
+        yield shard, {part: joined([chunk[part] for chunk in chunks]) for part in missing}
+    next(measured, None)  # its end, which its progress counts as the end of the last batch
 
 
 def network_number(classifier: Classifier, test: Split, cache: Cache, outputs: Probe) -> int:

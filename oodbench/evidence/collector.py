@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodbench.cache.entries import Cache
 from oodbench.classifiers.classifier import Classifier
@@ -15,15 +15,20 @@ from oodbench.classifiers.network_parts import NETWORK_PARTS, NetworkParts
 from oodbench.classifiers.probe import Probe, outputs_of, picture_inputs, sample_inputs
 from oodbench.datasets.first_samples import first_samples
 from oodbench.datasets.splits import Split
-from oodbench.errors import CellSkippedError
+from oodbench.errors import CellSkippedError, OodbenchError
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.caching import evidence_of
 from oodbench.evidence.evidence import Evidence
 from oodbench.evidence.inputs import Inputs
-from oodbench.evidence.one_pass import over_batches
-from oodbench.evidence.parts import COLLECTED, Values
+from oodbench.evidence.parts import EvidencePart, PartFailedError, Values, collected
 from oodbench.gradients.copying import copied
+from oodbench.machine.device import CPU
 from oodbench.machine.progress import Track
+
+# Modules of the network that parts are computed by, so that a network without them has no such parts.
+MODULES = {"features": "encoder", "feature_maps": "stages"}
+# What detectors need that go through the network; the last layer alone is small.
+THROUGH_NETWORK = {"inputs", "feature_maps", *NETWORK_PARTS} - {"last_layer"}
 
 
 class EvidenceCollector:
@@ -36,25 +41,40 @@ class EvidenceCollector:
         track: Shows progress.
 
     Attributes:
-        batch: The smallest batch size that was needed because memory was short; None if the usual size sufficed.
+        track: Shows progress.
+        batch: The batch size, if it is not the one that is usual for such images: it was asked for, or the memory was
+            short (then the smallest); None if it is the usual one.
     """
 
     def __init__(self, classifier: Classifier, cache: Cache, image: NDArray[np.generic], track: Track) -> None:
         self.classifier = classifier
-        self.batch: int | None = None
+        self.batch: int | None = classifier.computing.batch
         self._example = classifier.to_input(torch.from_numpy(image[None]))
         self._cache = cache
-        self._track = track
+        self.track = track
         self._collected: dict[tuple[str, str], dict[str, Values]] = {}
-        self._feature_maps: dict[tuple[str, str], Tensor] = {}
+        self._failed: dict[str, OodbenchError | CellSkippedError] = {}
         self._probes: dict[tuple[str, str], Probe] = {}
 
     def collect(self, split: Split, needs: Collection[str]) -> None:
-        """Collect those of the needed parts of a split that the classifier has, in one pass, and the logits.
+        """Collect the logits and those of the needed parts of a split that can be computed, in one pass.
 
         Parts that are not collected in passes over the samples are left to be made when they are asked for.
         """
-        self._collected_of(split, {"logits", *needs} - ({"features"} if self.probe(split).features is None else set()))
+        there = self._collected.setdefault((split.dataset, split.use), {})
+        parts = [part for part in collected({"logits", *needs}) if part.name not in there]
+        while missing := [part for part in parts if self._failure_of(part) is None]:
+            try:
+                found, batch = evidence_of(
+                    self._copy, self.classifier, split, missing, self._cache, self.track, self.probe(split)
+                )
+            except PartFailedError as failed:
+                # The others are collected without it, from the shard on in which it failed.
+                self._failed[failed.part] = failed.reason
+                continue
+            there |= found
+            self._note_batch(batch)
+            return
 
     def evidence(self, split: Split, needs: Collection[str]) -> Evidence:
         """The evidence of a split: the logits, and those needed parts that have a value for each sample.
@@ -65,18 +85,19 @@ class EvidenceCollector:
 
         Raises:
             CellSkippedError: The classifier has no feature maps, or no penultimate features.
+            OodbenchError: A part cannot be computed.
         """
-        if "features" in needs and self.probe(split).features is None:
-            raise CellSkippedError(
-                "it needs penultimate features, and the classifier has no Linear layer with its outputs after them: "
-                "end it in one, or name the layer whose input they are (penultimate)"
-            )
-        parts: dict[str, Any] = dict(self._collected_of(split, {"logits", *needs}))
+        parts = collected({"logits", *needs})
+        self.collect(split, needs)
+        for part in parts:
+            failure = self._failure_of(part)
+            if failure is not None:
+                raise failure
+        there = self._collected[split.dataset, split.use]
+        found: dict[str, Any] = {part.name: there[part.name] for part in parts}
         if "inputs" in needs:
-            parts["inputs"] = Inputs(partial(self.classifier.read_inputs, split), len(split.labels))
-        if "feature_maps" in needs:
-            parts["feature_maps"] = self._feature_maps_of(split)
-        return Evidence(**parts)
+            found["inputs"] = Inputs(partial(self.classifier.read_inputs, split), len(split.labels))
+        return Evidence(**found)
 
     def probe(self, split: Split) -> Probe:
         """What the classifier computes on the fixed pictures and on the first samples of a split."""
@@ -98,37 +119,29 @@ class EvidenceCollector:
 
     def network_parts(self, needs: Sequence[str]) -> NetworkParts | None:
         """The modules of a copy of the classifier; None if ``needs`` names none of them."""
-        return self._copy() if any(part in NETWORK_PARTS for part in needs) else None
+        return self._copy(self.device_for(needs)) if any(part in NETWORK_PARTS for part in needs) else None
 
-    def _collected_of(self, split: Split, parts: Collection[str]) -> dict[str, Values]:
-        """Those of the parts that are collected in passes over the samples."""
-        there = self._collected.setdefault((split.dataset, split.use), {})
-        wanted = [part for part in COLLECTED if part in parts]
-        missing = [part for part in wanted if part not in there]
-        if missing:
-            found, batch = evidence_of(self.classifier, split, missing, self._cache, self._track, self.probe(split))
-            there |= found
-            self._note_batch(batch)
-        return {part: there[part] for part in wanted}
+    def device_for(self, needs: Collection[str]) -> torch.device:
+        """Where a detector gets its evidence: where the classifier is, if it goes through it; else the processor."""
+        return self.classifier.computing.device if THROUGH_NETWORK.intersection(needs) else CPU
 
-    def _feature_maps_of(self, split: Split) -> Tensor:
-        key = split.dataset, split.use
-        if key not in self._feature_maps:
-            backbone = nn.Sequential(*self._copy().stages)
-            what = f"feature maps of {split.dataset} ({split.use})"
+    def _failure_of(self, part: EvidencePart) -> OodbenchError | CellSkippedError | None:
+        """Why a part cannot be computed, as far as that is known."""
+        module = MODULES.get(part.name)
+        if module is not None and part.name not in self._failed and (lack := self._lack_of(module)) is not None:
+            self._failed[part.name] = lack
+        return self._failed.get(part.name)
 
-            def in_batches_of(batch: int) -> Tensor:
-                def measure(replica: nn.Module, start: int) -> Tensor:
-                    with torch.no_grad():
-                        maps: Tensor = replica(self.classifier.read_inputs(split, slice(start, start + batch))).float()
-                    return maps
+    def _lack_of(self, module: str) -> CellSkippedError | None:
+        try:
+            getattr(self._own_parts, module)
+        except CellSkippedError as lack:
+            return lack
+        return None
 
-                starts = range(0, len(split.labels), batch)
-                return torch.cat(list(over_batches(backbone, starts, measure, self._track, what)))
-
-            self._feature_maps[key], batch = halving(self.usual_batch, what, in_batches_of)
-            self._note_batch(batch)
-        return self._feature_maps[key]
+    @cached_property
+    def _own_parts(self) -> NetworkParts:
+        return self._copy(self.classifier.computing.device)
 
     def _note_batch(self, batch: int) -> None:
         if batch < self.usual_batch:
@@ -137,7 +150,8 @@ class EvidenceCollector:
     @property
     def usual_batch(self) -> int:
         """Number of samples that the network gets at once, where memory suffices."""
-        return batch_of(self.classifier.preprocessing.shape)
+        return batch_of(self.classifier.preprocessing.shape, self.classifier.computing)
 
-    def _copy(self) -> NetworkParts:
-        return NetworkParts(copied(self.classifier.network), self._example, self.classifier.penultimate)
+    def _copy(self, device: torch.device) -> NetworkParts:
+        network = copied(self.classifier.network).to(device)
+        return NetworkParts(network, self._example.to(device), self.classifier.penultimate)

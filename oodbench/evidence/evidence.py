@@ -6,12 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oodbench.classifiers.network_parts import NETWORK_PARTS
+from oodbench.cache.tensor_files import changeable
 from oodbench.errors import OodbenchError
 from oodbench.evidence.inputs import Inputs
-from oodbench.evidence.parts import COLLECTED
-
-PARTS = (*COLLECTED, "feature_maps", "inputs", "scores", *NETWORK_PARTS)
+from oodbench.evidence.parts import is_part, part_names
 
 
 class UndeclaredPartError(OodbenchError, AttributeError):
@@ -20,6 +18,9 @@ class UndeclaredPartError(OodbenchError, AttributeError):
 
 class Evidence:
     """The evidence of N samples, and the classifier's modules. Only parts that the detector declares are there.
+
+    Plugins add parts by ``@oodbench.evidence_part``. All tensors are on the processor, unless the detector goes through
+    the network (see ``device``).
 
     Attributes:
         logits: float32 (N, C).
@@ -65,14 +66,14 @@ class Evidence:
             "gradients": gradients,
             "confounding": confounding,
         } | further_parts
-        strange = [name for name in parts if name not in PARTS]
+        strange = [name for name in parts if not is_part(name)]
         if strange:
-            raise TypeError(f"{strange[0]!r} is no part of the evidence; expected some of: {', '.join(PARTS)}")
+            raise TypeError(f"{strange[0]!r} is no part of the evidence; expected some of: {part_names()}")
         self.__dict__.update((name, part) for name, part in parts.items() if part is not None)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        if name not in PARTS:
-            raise AttributeError(f"evidence has no part {name!r}; expected one of: {', '.join(PARTS)}")
+        if name.startswith("__") or not is_part(name):
+            raise AttributeError(f"evidence has no part {name!r}; expected one of: {part_names()}")
         raise UndeclaredPartError(f"it reads {name!r}, which it does not declare: add it to `needs` of its decorator")
 
     def __len__(self) -> int:
@@ -96,9 +97,19 @@ class Evidence:
         """The evidence of some samples, given by a slice, a mask or positions."""
         return self._map_values(lambda values: values[samples])
 
-    def copy(self) -> "Evidence":
-        """A copy of the evidence; the classifier's modules are shared."""
-        return self._map_values(lambda values: values.clone())
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are: where the classifier is, for a detector that goes through it; else the processor."""
+        return self.logits.device
+
+    def copy(self, device: torch.device | None = None) -> "Evidence":
+        """A copy of the evidence; the classifier's modules are shared.
+
+        Args:
+            device: Where the copy is; by default where the evidence is.
+        """
+        target = device or self.device
+        return self._map_values(lambda values: _copied(values) if values.device == target else values.to(target))
 
     def _map_values(self, change: Callable[[Any], Tensor | Inputs]) -> "Evidence":
         return Evidence(**{name: _map_part(part, change) for name, part in self.parts.items()})
@@ -106,6 +117,8 @@ class Evidence:
     @staticmethod
     def concatenate(chunks: Sequence["Evidence"]) -> "Evidence":
         """Concatenate the samples of several evidences, with the parts that all of them have."""
+        if len(chunks) == 1:
+            return chunks[0]
 
         def joined(name: str) -> Any:  # noqa: ANN401
             values = [chunk.__dict__[name] for chunk in chunks]
@@ -115,8 +128,12 @@ class Evidence:
                 return Inputs.concatenate(values)
             return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
 
-        names = [name for name in PARTS if all(name in chunk.__dict__ for chunk in chunks)]
+        names = [name for name in chunks[0].parts if all(name in chunk.__dict__ for chunk in chunks)]
         return Evidence(**{name: joined(name) for name in names})
+
+
+def _copied(values: Tensor | Inputs) -> Tensor | Inputs:
+    return changeable(values) if isinstance(values, Tensor) else values.clone()
 
 
 def _map_part(part: Any, change: Callable[[Any], Tensor | Inputs]) -> Any:  # noqa: ANN401

@@ -2,17 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from oodbench.classifiers.classifier import Classifier
+from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.datasets.splits import Split
 from oodbench.errors import OodbenchError
 from oodbench.evidence.batches import halving
-from oodbench.gradients import forward
+from oodbench.evidence.parts import EvidencePart, collected, parts_of_batch, pass_device
+from oodbench.gradients.copying import copied
+from oodbench.machine.device import Computing, synchronise
 
 logger = logging.getLogger(__name__)
 
@@ -33,42 +35,36 @@ def evidence_ms(classifier: Classifier, split: Split) -> Callable[[tuple[str, ..
     """
 
     @cache
-    def milliseconds(backward: tuple[str, ...]) -> float | None:
-        inputs = classifier.read_inputs(split, slice(SAMPLES))
+    def milliseconds(names: frozenset[str]) -> float | None:
+        parts = collected(names)
+        device = pass_device(parts, classifier.computing)
+        inputs = classifier.read_inputs(split, slice(SAMPLES)).to(device)
+        network = NetworkParts(copied(classifier.network).to(device), inputs[:1], classifier.penultimate)
         try:
             seconds, batch = halving(
                 len(inputs),
                 "cost of evidence",
-                lambda batch: min(_passes(classifier.network, inputs[:batch], backward)),
+                lambda batch: min(_passes(network, inputs[:batch], parts, classifier.computing)),
             )
         except OodbenchError as error:
             logger.warning("what evidence costs is not known: %s", error)
             return None
         return 1e3 * seconds / batch
 
-    def of_needs(needs: tuple[str, ...]) -> float | None:
-        return milliseconds(tuple(part for part in ("gradients", "confounding") if part in needs))
-
-    return of_needs
+    return lambda needs: milliseconds(frozenset({"logits", *needs}) - {"features"})
 
 
-def _passes(network: nn.Module, batch: torch.Tensor, backward: tuple[str, ...]) -> list[float]:
-    _pass(network, batch[:2], backward)
-    seconds = [_pass(network, batch, backward)]
+def _passes(network: NetworkParts, batch: Tensor, parts: Sequence[EvidencePart], computing: Computing) -> list[float]:
+    _pass(network, batch[:2], parts, computing)
+    seconds = [_pass(network, batch, parts, computing)]
     while len(seconds) < REPEATS and sum(seconds) < ENOUGH_S:
-        seconds.append(_pass(network, batch, backward))
+        seconds.append(_pass(network, batch, parts, computing))
     return seconds
 
 
-def _pass(network: nn.Module, batch: torch.Tensor, backward: tuple[str, ...]) -> float:
+def _pass(network: NetworkParts, batch: Tensor, parts: Sequence[EvidencePart], computing: Computing) -> float:
+    synchronise(batch.device)
     start = time.perf_counter()
-    if not backward:
-        with torch.no_grad():
-            network(batch)
-    else:
-        with forward(network, batch) as run:
-            if "gradients" in backward:
-                run.metrics("predicted")
-            if "confounding" in backward:
-                run.squared_norm("confounding")
+    parts_of_batch(network, batch, parts, computing)
+    synchronise(batch.device)
     return time.perf_counter() - start

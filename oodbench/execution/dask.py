@@ -25,6 +25,7 @@ from oodbench.execution.queue import RETRIES, WorkerName
 from oodbench.execution.slot import Answers, end_processes, perform
 from oodbench.execution.work import WorkAnswer, WorkerSetup, WorkRequest
 from oodbench.journal.events import tell
+from oodbench.machine.device import device_count
 from oodbench.machine.threads import processors
 from oodbench.records.record import Record
 from oodbench.records.store import ScoreFile, Store
@@ -34,6 +35,7 @@ from oodbench.runs.settings import RunSettings
 from oodbench.runs.summary import SeedFailed
 
 if TYPE_CHECKING:
+    import torch
     from distributed import Client, Future
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,8 @@ class Dask:
 
     Attributes:
         scheduler: Address of a running scheduler; None starts a cluster on this machine.
-        workers: Number of processes of a cluster on this machine; None for one per processor.
+        workers: Number of processes of a cluster on this machine; None for one per processor, or per GPU if they
+            compute there.
         resources: Dask resources that a job takes of a worker, such as ``{"GPU": 1}``.
     """
 
@@ -95,6 +98,13 @@ class Dask:
                     f"the detector {detector.name} is known to this process alone; write it to a file, and give that "
                     "as plugin and its name as detector."
                 )
+            for part in detector.plugin.needs:
+                needed = registry.find("evidence", part)
+                if needed is not None and needed.origin == "process":
+                    raise UsageError(
+                        f"the evidence part {part} is known to this process alone; write it to a file, and give that "
+                        "as plugin."
+                    )
 
     def records(self, run: PreparedRun, store: Store, settings: RunSettings) -> Iterator[Record | SeedFailed]:
         """The records of all jobs, in the same order as by one process; finished cells are not run again.
@@ -111,7 +121,7 @@ class Dask:
             environment=environment_fingerprint(run),
         )
         coordinator = Coordinator(run.all_jobs, store)
-        with _connected(self) as client:
+        with _connected(self, run.resolved.computing.device) as client:
             transport = _Transport(self, client, setup, coordinator, store)
             try:
                 for _ in run.track(coordinator.steps(transport), coordinator.total, "classifiers and detectors"):
@@ -127,7 +137,7 @@ class Dask:
 
 
 @contextmanager
-def _connected(dask: "Dask") -> "Iterator[Client]":
+def _connected(dask: "Dask", device: "torch.device") -> "Iterator[Client]":
     try:
         from distributed import Client, LocalCluster
     except ImportError as cause:
@@ -142,7 +152,7 @@ def _connected(dask: "Dask") -> "Iterator[Client]":
         if dask.scheduler is None:
             # The data are in separate processes, which Dask's memory limit does not cover.
             local = LocalCluster(  # type: ignore[no-untyped-call]
-                n_workers=dask.workers or processors(),
+                n_workers=dask.workers or _default_workers(device),
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
@@ -162,6 +172,11 @@ def _connected(dask: "Dask") -> "Iterator[Client]":
                 "`dask scheduler` prints, such as tcp://host:8786."
             ) from cause
         yield stack.enter_context(client)
+
+
+def _default_workers(device: "torch.device") -> int:
+    """A process for each processor, or for each GPU: several on one would wait for each other."""
+    return processors() if device.type == "cpu" else device_count(device)
 
 
 @dataclass

@@ -47,6 +47,9 @@ def run(
     drop_shared: bool = False,
     trust_model: bool = False,
     timeout: float | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "amp"] = "fp32",
+    batch: int | None = None,
     rerun: Rerun = "failed",
     executor: Literal["serial", "dask"] | Executor = "serial",
     scheduler: str | None = None,
@@ -81,6 +84,12 @@ def run(
         trust_model: Whether to go on although the outputs of the classifier are strange; records say what was found.
         timeout: Seconds that a detector may take to be loaded, and to be fitted and score everything; one that takes
             longer fails.
+        device: Where networks compute: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto`` takes a GPU of CUDA if there
+            is one. Records have its type, as scores are the same to float32 accuracy only between types.
+        precision: ``fp32``, or ``amp`` for automatic mixed precision (bfloat16) when the classifier is trained and
+            evidence is collected; records say so.
+        batch: Number of samples that the network gets at once when evidence is collected; by default as many as suit
+            the images, and half as many as long as the memory does not suffice.
         rerun: Which cells are run that have a record in ``out`` already: none (``missing``), those that failed, or all;
             a finished record is never overwritten.
         executor: Who runs the jobs: this process, or ``dask``, which starts processes on this machine or uses a

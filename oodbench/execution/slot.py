@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 
-from oodbench.execution.work import CLOSED, WorkRequest
+from oodbench.execution.work import CLOSED, SLOT, WorkRequest
 
 # Signals that are sent by the system (out of memory) or by a person, rather than caused by a plugin.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
@@ -22,6 +23,7 @@ Answers = tuple[list[str], str | None]
 """Answers as JSON; and how the process ended, if it was ended from outside before it had answered all requests."""
 
 _slot = threading.local()
+_numbers = count()
 _processes: list["WorkerProcess"] = []
 
 
@@ -30,14 +32,18 @@ class ProcessEndedError(Exception):
 
 
 class WorkerProcess:
-    """A running ``oodbench.execution.worker_process``."""
+    """A running ``oodbench.execution.worker_process``.
 
-    def __init__(self) -> None:
+    Args:
+        slot: Which process of this machine it is.
+    """
+
+    def __init__(self, slot: int) -> None:
         # -P: what lies in the working folder is not imported instead of what is installed.
         command = [sys.executable, "-P", "-m", "oodbench.execution.worker_process"]
         # Threads that wait for the next operation leave the processor to the other slots: two trainings side by side on
         # two processors take a quarter of the time.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, SLOT: str(slot)}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment
         )
@@ -165,5 +171,16 @@ def _process() -> WorkerProcess:
     """The process of the calling thread, a new one if it has none or an earlier one ended."""
     process: WorkerProcess | None = getattr(_slot, "process", None)
     if process is None or not process.is_there:
-        process = _slot.process = WorkerProcess()
+        if not hasattr(_slot, "number"):
+            _slot.number = _first_number() + next(_numbers)
+        process = _slot.process = WorkerProcess(_slot.number)
     return process
+
+
+def _first_number() -> int:
+    """The number of this worker's first slot: workers of a cluster on one machine are named by numbers."""
+    from distributed import get_worker
+
+    with suppress(ValueError, TypeError):
+        return int(get_worker().name)
+    return 0

@@ -9,6 +9,8 @@ from oodbench.runs.spec import RunSpec
 
 # Exit status of a process that cannot answer, since its files were closed.
 CLOSED = 74
+# Environment variable that tells a process which of this machine's it is, by which it takes a GPU.
+SLOT = "OODBENCH_SLOT"
 
 
 class _Model(BaseModel):

@@ -8,6 +8,7 @@ from typing import Literal
 from oodbench.detectors.selection import BrokenDetector
 from oodbench.errors import UsageError
 from oodbench.execution.work import PreparedSeed, WorkRequest
+from oodbench.machine.device import full_precision
 from oodbench.machine.threads import single_threaded
 from oodbench.records.record import Record
 from oodbench.records.store import Keeper
@@ -30,6 +31,8 @@ class Worker:
         self._runner: JobRunner | None = None
         self._pending: dict[int, list[PendingRecord]] = {}
         self._threads, self._uses_one_thread = ExitStack(), False
+        self._precision = ExitStack()
+        self._precision.enter_context(full_precision(run.resolved.computing.device))
 
     def prepare(self, seed: int) -> PreparedSeed:
         """Train the classifier of a seed, unless it is cached, and return the cells of its jobs.
@@ -73,8 +76,9 @@ class Worker:
         return list(runner.run(job, [record for record in pending if record.cell_id in wanted], keeper))
 
     def close(self) -> None:
-        """Use all threads again."""
+        """Use all threads again, in the precision that was set before."""
         self._use_threads("all")
+        self._precision.close()
 
     def _at(self, seed: int, threads: Literal["one", "all"]) -> JobRunner:
         """The runner of a seed's jobs; only that of the last seed is kept in memory."""

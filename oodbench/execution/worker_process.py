@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.execution.environment import environment_fingerprint
-from oodbench.execution.work import CLOSED, SealedRequest, WorkAnswer, WorkerSetup, WorkRequest
+from oodbench.execution.work import CLOSED, SLOT, SealedRequest, WorkAnswer, WorkerSetup, WorkRequest
 from oodbench.execution.worker import Worker
 from oodbench.machine.progress import silent
 from oodbench.records.record import Record
@@ -67,7 +67,7 @@ def make_worker(setup: WorkerSetup) -> Worker:
     """
     with suppress(OSError):  # on another machine, there may be no such folder
         os.chdir(setup.folder)
-    resolved = resolve_run(setup.spec, ends_process=True)
+    resolved = resolve_run(setup.spec, ends_process=True, slot=int(os.environ.get(SLOT, "0")))
     run = prepare_run(resolved, data=setup.data, download=False, track=silent)
     _compare(setup.environment, environment_fingerprint(run))
     run = replace(run, download=setup.download)

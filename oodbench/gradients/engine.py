@@ -304,7 +304,7 @@ def _check(model: nn.Module, inputs: Tensor) -> None:
     if first.device != inputs.device:
         raise UsageError(f"the model is on {first.device} and the inputs on {inputs.device}; move them to one device.")
     if inputs.is_floating_point():
-        strange = (~inputs.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+        strange = (~inputs.isfinite().flatten(1).all(dim=1)).nonzero().flatten().cpu().tolist()
         if strange:
             raise UsageError(
                 f"{len(strange)} of {len(inputs)} inputs hold NaN or infinite values, the first at index {strange[0]}; "

@@ -178,7 +178,7 @@ def _check_logits(logits: Any, inputs: Tensor) -> None:  # noqa: ANN401
             f"the model returned logits of {logits.dtype} that carry no gradient; expected floating-point numbers, "
             "computed without torch.no_grad() or detach() on the way."
         )
-    strange = (~logits.detach().isfinite().all(dim=1)).nonzero().flatten().tolist()
+    strange = (~logits.detach().isfinite().all(dim=1)).nonzero().flatten().cpu().tolist()
     if strange:
         raise UsageError(
             f"the logits of {len(strange)} of {n} inputs are NaN or infinite, the first at index {strange[0]}; "

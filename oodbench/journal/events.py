@@ -13,6 +13,7 @@ Event = Literal[
     "seed failed",
     "evidence started",
     "evidence collected",
+    "images done",
     "job started",
     "job lost",
     "job ended",

@@ -39,6 +39,8 @@ class Started(_Event):
     protocols: list[str] = []
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]]
     limit: int | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
     shard: str | None = None
     rerun: Literal["missing", "failed", "all"] = "failed"
     command: list[str]
@@ -90,6 +92,16 @@ class SeedEnded(_Event):
     lacks: Literal["classifier", "evidence", "records"] = "classifier"
 
 
+class ImagesDone(_Event):
+    """How many images of a pass are done, and in how many seconds."""
+
+    event: Literal["images done"]
+    what: str
+    done: Annotated[int, Field(ge=0, lt=2**53)]
+    total: Annotated[int, Field(ge=0, lt=2**53)]
+    seconds: Annotated[float, Field(ge=0, le=1e12)]
+
+
 class JobEvent(_Event):
     """A job starts, ends, or is lost and has to start again."""
 
@@ -122,7 +134,17 @@ class Message(_Event):
 
 
 Event: TypeAlias = (
-    Started | DataRead | WorkersChanged | SeedStarted | SeedPrepared | SeedEnded | JobEvent | CellDone | Ended | Message
+    Started
+    | DataRead
+    | WorkersChanged
+    | SeedStarted
+    | SeedPrepared
+    | SeedEnded
+    | ImagesDone
+    | JobEvent
+    | CellDone
+    | Ended
+    | Message
 )
 _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -54,6 +54,8 @@ class ClassifierIdentity(_Model):
     whose input are the features, and ``code`` is the hash of what defines the network beside its weights.
     ``preprocessing`` says how images are prepared; it is missing where the splits are drawn by the prepared images,
     whose hashes stand for it. ``network`` numbers networks that share all of that and compute something else.
+    ``device`` is the type of the device that computed it and ``precision`` how; they are missing for float32 on the
+    processor.
     """
 
     weights_sha256: str
@@ -62,6 +64,8 @@ class ClassifierIdentity(_Model):
     code: str | None = None
     preprocessing: dict[str, Any] | None = None
     network: int | None = None
+    device: str | None = None
+    precision: str | None = None
 
 
 class _Measured(_Model):
@@ -195,7 +199,7 @@ def cell_id(
     """
     about: dict[str, Any] = {"normalisation": classifier.normalisation, "penultimate": classifier.penultimate}
     about |= {"code": classifier.code or None, "preprocessing": classifier.preprocessing}
-    about |= {"network": classifier.network or None}
+    about |= {"network": classifier.network or None, "device": classifier.device, "precision": classifier.precision}
     known = {
         "suite": suite.model_dump(),
         "protocol": protocol,

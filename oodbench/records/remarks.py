@@ -1,5 +1,6 @@
 """What records say of samples that were not tested on, and of classifiers that were trusted."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from oodbench.records.record import Record
@@ -8,7 +9,8 @@ from oodbench.records.record import Record
 def remarks_on(records: Sequence[Record]) -> list[str]:
     """A sentence for each thing that a reader of the figures has to know.
 
-    They say which samples were left out, converted, or held back for exposure, and what was strange about a classifier.
+    They say which samples were left out, converted, or held back for exposure, where networks computed if not on the
+    processor in float32, and what was strange about a classifier.
     """
     datasets = {name: dataset for record in records for name, dataset in record.datasets.items()}
     remarks = []
@@ -26,9 +28,19 @@ def remarks_on(records: Sequence[Record]) -> list[str]:
     if held_back:
         counts_of = ", ".join(f"{n:,} of {name}" for name, n in held_back.items())
         remarks.append(f"Held back for exposure, and not tested on: {counts_of}.")
+    remarks += _computed_on(records)
     trusted = dict.fromkeys(finding for record in records for finding in record.classifier.trusted)
     remarks += [f"Trusted all the same: {finding}" for finding in trusted]
     return remarks
+
+
+def _computed_on(records: Sequence[Record]) -> list[str]:
+    """Where networks computed and how, if not all of them did so in float32 on the processor."""
+    counts = Counter((record.classifier.device or "cpu", record.classifier.precision or "fp32") for record in records)
+    if set(counts) <= {("cpu", "fp32")}:
+        return []
+    said = ", ".join(f"{n:,} records on {device} in {precision}" for (device, precision), n in sorted(counts.items()))
+    return [f"Computed: {said}."]
 
 
 def tested_on(records: Sequence[Record]) -> str:

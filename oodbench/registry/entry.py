@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Kind = Literal["detectors", "datasets", "classifiers", "protocols", "suites"]
+Kind = Literal["detectors", "datasets", "classifiers", "protocols", "suites", "evidence"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NAME_RULE = "letters, digits, '.', '_' and '-', beginning with a letter or a digit"
 
@@ -54,6 +54,7 @@ def singular(kind: Kind) -> str:
         "classifiers": "classifier",
         "protocols": "protocol",
         "suites": "suite",
+        "evidence": "evidence part",
     }[kind]
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Phase, Stop, UsageError, described, one_line
+from oodbench.machine.device import CPU, forked_random, seed_random
 from oodbench.machine.phases import PhaseCost
 
 T = TypeVar("T")
@@ -64,10 +65,14 @@ def _set_device(device: torch.device) -> None:
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
-def _set_deterministic(enabled: bool) -> None:
-    if torch.are_deterministic_algorithms_enabled() != enabled:
+def _deterministic() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def _set_deterministic(enabled: tuple[bool, bool]) -> None:
+    if _deterministic() != enabled:
         # Only if it changes, since the call imports torch's compiler.
-        torch.use_deterministic_algorithms(enabled)
+        torch.use_deterministic_algorithms(enabled[0], warn_only=enabled[1])
 
 
 def _change_folder(folder: str) -> None:
@@ -84,8 +89,12 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_default_device, _set_device),
     (torch.get_num_threads, _set_threads),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (torch.are_deterministic_algorithms_enabled, _set_deterministic),
+    (_deterministic, _set_deterministic),
     (lambda: torch.is_autocast_enabled("cpu"), lambda enabled: torch.set_autocast_enabled("cpu", enabled)),
+    (lambda: torch.is_autocast_enabled("cuda"), lambda enabled: torch.set_autocast_enabled("cuda", enabled)),
+    (torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32),
+    (torch._C._get_cudnn_benchmark, torch._C._set_cudnn_benchmark),
+    (torch._C._get_cudnn_deterministic, torch._C._set_cudnn_deterministic),
     (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path)),
@@ -95,17 +104,20 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
 
 
 @contextmanager
-def isolated(seed: int) -> Iterator[None]:
+def isolated(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Run a plugin, inside the context, with seeded random numbers, and restore the state of the process afterwards.
+
+    Args:
+        seed: The seed.
+        device: A device that the plugin computes on, whose random numbers are seeded and restored, too.
 
     The state comprises the random number generators of torch, NumPy and Python, ``SETTINGS``, the gradient and
     inference modes, and the warning filters.
     """
     before = [read() for read, _ in SETTINGS]
     modes = torch.inference_mode(torch.is_inference_mode_enabled()), torch.set_grad_enabled(torch.is_grad_enabled())
-    with torch.random.fork_rng(devices=[]), modes[0], modes[1], warnings.catch_warnings():
-        # Without a GPU, torch.manual_seed would queue a call for each seed.
-        (torch if torch.cuda.is_available() else torch.default_generator).manual_seed(seed % 2**63)
+    with forked_random(device), modes[0], modes[1], warnings.catch_warnings():
+        seed_random(seed % 2**63, device)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:

@@ -215,8 +215,12 @@ def _make_pending_record(trial: Trial, detector: RecordedDetector, protocol: str
         "detector": detector,
         "datasets": datasets,
     }
-    identity = cell_id(**fields, classifier=trial.classifier, engine=engine(), versions=versions())
+    identity = cell_id(**fields, classifier=trial.classifier, engine=_engine(trial), versions=versions())
     return PendingRecord(case, identity, fields)
+
+
+def _engine(trial: Trial) -> str:
+    return engine(trial.collector.classifier.computing.device)
 
 
 def _begin_record(trial: Trial, detector: SelectedDetector | BrokenDetector, pending: PendingRecord) -> Record:
@@ -235,7 +239,7 @@ def _begin_record(trial: Trial, detector: SelectedDetector | BrokenDetector, pen
         ),
         results=[],
         evidence_batch=trial.collector.batch,
-        provenance=provenance(engine(), _list_plugins(trial, detector, pending.fields["protocol"])),
+        provenance=provenance(_engine(trial), _list_plugins(trial, detector, pending.fields["protocol"])),
         **pending.fields,
     )
 

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from oodbench.detectors.plugin import Detector, DetectorPlugin
 from oodbench.errors import OodbenchError
 from oodbench.evidence import Evidence
+from oodbench.machine.device import CPU, synchronise
 from oodbench.registry.plain_values import plain
 
 ACCEPTED = (torch.float32, torch.float64)
+# Bytes of tensors that are compared at once.
+COMPARED = 64 * 2**20
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -36,7 +39,13 @@ class FittedDetector:
     seconds: float
 
 
-def fit(plugin: DetectorPlugin, parameters: Mapping[str, Any], evidence: Evidence, labels: Tensor) -> FittedDetector:
+def fit(
+    plugin: DetectorPlugin,
+    parameters: Mapping[str, Any],
+    evidence: Evidence,
+    labels: Tensor,
+    device: torch.device = CPU,
+) -> FittedDetector:
     """Fit a new detector.
 
     Args:
@@ -44,18 +53,21 @@ def fit(plugin: DetectorPlugin, parameters: Mapping[str, Any], evidence: Evidenc
         parameters: All its parameters.
         evidence: The evidence that it needs, of the samples that it is fitted on.
         labels: int64 (N,), −1 for unknown samples.
+        device: Where the detector gets them.
 
     Raises:
         CellSkippedError: The detector cannot be fitted on these samples.
         OodbenchError: The detector changed its evidence or labels in place.
     """
     detector = plugin.build(parameters)
-    own_evidence, own_labels = evidence.copy(), labels.clone()
+    own_evidence, own_labels = evidence.copy(device), labels.clone().to(device)
+    synchronise(device)
     start = time.perf_counter()
     detector.fit(own_evidence, own_labels)
+    synchronise(device)
     seconds = time.perf_counter() - start
     refuse_changes(evidence, own_evidence)
-    if not torch.equal(labels, own_labels):
+    if not torch.equal(labels, own_labels.to(CPU)):
         raise OodbenchError("it changed the labels in place; expected it to work on a copy")
     return FittedDetector(detector, _learnt(detector), bool(getattr(detector, "log_odds", False)), seconds)
 
@@ -73,13 +85,18 @@ def _learnt(detector: Detector) -> dict[str, Any]:
     return learnt
 
 
-def score(detector: Detector, evidence: Evidence) -> NDArray[np.floating]:
+def score(detector: Detector, evidence: Evidence, device: torch.device = CPU) -> NDArray[np.floating]:
     """The scores of all samples, float32 or float64 (N,), finite.
+
+    Args:
+        detector: A fitted detector.
+        evidence: The evidence that it needs.
+        device: Where the detector gets it.
 
     Raises:
         OodbenchError: The detector returned something else, or changed its evidence in place.
     """
-    own_evidence = evidence.copy()
+    own_evidence = evidence.copy(device)
     with torch.no_grad():
         scores = detector.score(own_evidence)
     refuse_changes(evidence, own_evidence)
@@ -150,10 +167,15 @@ def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> str |
 
 
 def _same(before: Tensor, after: Tensor) -> bool:
-    """Whether two tensors are equal to the bit, so that NaN equals itself."""
-    alike = before.shape == after.shape and before.dtype == after.dtype
-    return alike and bool(np.array_equal(_bits(before), _bits(after)))
+    """Whether two tensors are equal to the bit, so that NaN equals itself, for some samples at a time."""
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    if before.dim() == 0:
+        return bool(np.array_equal(_bits(before), _bits(after)))
+    step = max(1, COMPARED // max(1, before[:1].nbytes))
+    pieces = zip(torch.split(before, step), torch.split(after, step), strict=True)
+    return all(np.array_equal(_bits(one), _bits(other)) for one, other in pieces)
 
 
 def _bits(tensor: Tensor) -> NDArray[np.uint8]:
-    return tensor.detach().contiguous().reshape(-1).numpy().view(np.uint8)
+    return tensor.detach().to(CPU).contiguous().reshape(-1).numpy().view(np.uint8)

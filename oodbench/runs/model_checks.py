@@ -164,11 +164,11 @@ def _accuracy_of(
 ) -> NDArray[np.bool_]:
     """Whether each sample is classified right, with another normalisation."""
     right = []
-    size = batch_of(images.shape[1:])
+    size, device = batch_of(images.shape[1:], classifier.computing), classifier.computing.device
     with torch.no_grad(), operator_threads(1):
         for start in range(0, len(images), size):
-            inputs = to_input(images[start : start + size], normalisation)
-            right.append(classifier.network(inputs).argmax(dim=1) == labels[start : start + size])
+            inputs = to_input(images[start : start + size], normalisation).to(device)
+            right.append(classifier.network(inputs).argmax(dim=1).cpu() == labels[start : start + size])
     return torch.cat(right).numpy()
 
 

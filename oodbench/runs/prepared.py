@@ -105,6 +105,7 @@ class PreparedRun:
             cache,
             self.track,
             self.download,
+            resolved.computing,
         )
         classifier = maker.make(seed)
         _refuse_diverged(suite, classifier, seed)
@@ -201,4 +202,5 @@ def _identity(classifier: Classifier, suite: Suite, number: int) -> ClassifierId
         # The hashes of prepared images stand for it.
         preprocessing=preprocessing.identity if suite.drawing == "source" else None,
         network=number or None,
+        **classifier.computing.identity,
     )

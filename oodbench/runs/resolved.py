@@ -16,6 +16,7 @@ from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import ResolvedSource, resolve_sources
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector, select
 from oodbench.errors import UsageError
+from oodbench.machine.device import Computing, find_device
 from oodbench.protocols.case import Protocol
 from oodbench.protocols.cases import load_protocols
 from oodbench.registry.isolation import TimeLimit
@@ -41,6 +42,7 @@ class ResolvedRun:
         detectors: The detectors.
         protocols: The protocols by name.
         seeds: Seeds of the classifier's training.
+        computing: Where networks compute, and how.
         time_limit: How long a detector may take.
         plugins: Distribution and version of all plugins but detectors, by kind and name.
         given: Objects that were given instead of names.
@@ -55,6 +57,7 @@ class ResolvedRun:
     detectors: Sequence[SelectedDetector | BrokenDetector]
     protocols: Mapping[str, Protocol]
     seeds: Sequence[int]
+    computing: Computing
     time_limit: TimeLimit
     plugins: Mapping[str, str]
     given: GivenObjects = NOTHING
@@ -72,21 +75,28 @@ class ResolvedRun:
             "detectors": [detector.label for detector in self.detectors],
             "protocols": list(self.spec.protocols),
             "limit": self.spec.limit,
+            "device": self.computing.device.type,
+            "precision": self.computing.precision,
+            "batch": self.computing.batch,
         }
 
 
-def resolve_run(spec: RunSpec, given: GivenObjects = NOTHING, *, ends_process: bool = False) -> ResolvedRun:
+def resolve_run(
+    spec: RunSpec, given: GivenObjects = NOTHING, *, ends_process: bool = False, slot: int = 0
+) -> ResolvedRun:
     """Look up all names of a specification, so that a wrong name is refused at once.
 
     Args:
         spec: What is run.
         given: Objects that were given instead of names.
         ends_process: Whether a detector that does not heed its time limit may end this process.
+        slot: Which process of this machine this is, by which it takes a GPU.
 
     Raises:
         UsageError: A name or a parameter is wrong.
         MissingPrerequisiteError: A file or a package is not there.
     """
+    computing = Computing(find_device(spec.device, slot), spec.precision, spec.batch)
     for file in spec.plugins:
         registry.load_file(Path(file))
     protocols = load_protocols(spec.protocols)
@@ -119,6 +129,7 @@ def resolve_run(spec: RunSpec, given: GivenObjects = NOTHING, *, ends_process: b
         detectors=select(spec.detectors, time_limit),
         protocols=protocols,
         seeds=seeds,
+        computing=computing,
         time_limit=time_limit,
         plugins=_providers([
             *(registry.get("protocols", name) for name in protocols),

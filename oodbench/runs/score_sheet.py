@@ -15,7 +15,10 @@ from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import SelectedDetector
 from oodbench.errors import CellSkippedError, MissingPrerequisiteError, OodbenchError, Phase
 from oodbench.evidence import Evidence
+from oodbench.evidence.collector import THROUGH_NETWORK
+from oodbench.journal.passes import told
 from oodbench.machine.phases import Meter, PhaseCost
+from oodbench.machine.progress import Track, silent
 from oodbench.registry.isolation import Failure, TimeoutExceededError, attempt, failed, isolated, time_limit
 from oodbench.runs.fitting import FittedDetector, fit, refuse_changed_network, score, state_of
 from oodbench.runs.trial import Trial
@@ -87,6 +90,7 @@ class DetectorEvidence:
         labels: Their labels, int64 (N,).
         score_evidence: Evidence of each split that it scores.
         network_parts: The copy of the classifier that it gets parts of, if it needs any.
+        device: Where it gets them.
         inputs: The scores of other detectors, for a meta classifier.
     """
 
@@ -94,6 +98,7 @@ class DetectorEvidence:
     labels: Tensor
     score_evidence: Mapping[Key, Evidence]
     network_parts: NetworkParts | None
+    device: torch.device
     inputs: InputScores
 
 
@@ -147,6 +152,7 @@ class DetectorScorer:
             torch.cat([torch.from_numpy(split.labels) for split in fitting]),
             score_evidence,
             network_parts,
+            trial.collector.device_for(needs),
             inputs,
         )
 
@@ -168,12 +174,26 @@ class DetectorScorer:
         self, detector: SelectedDetector, detector_evidence: DetectorEvidence, meter: Meter
     ) -> ScoreSheet | Failure:
         trial, plugin, inputs = self.trial, detector.plugin, detector_evidence.inputs
+        device = detector_evidence.device
         learn = partial(
-            fit, plugin, detector.parameters(trial.seed), detector_evidence.fit_evidence, detector_evidence.labels
+            fit,
+            plugin,
+            detector.parameters(trial.seed),
+            detector_evidence.fit_evidence,
+            detector_evidence.labels,
+            device,
         )
+        # What goes through the network does so batch by batch.
+        batch = trial.collector.usual_batch if THROUGH_NETWORK.intersection(plugin.needs) else None
+        track = silent if batch is None else trial.collector.track
+
+        def scored(fitted: FittedDetector, key: Key, evidence: Evidence) -> SplitScores:
+            what = f"scores of {detector.label} on {key[0]} ({key[1]})"
+            return _timed_score(fitted, evidence, batch or len(evidence), device, track, what)
+
         phase: Phase = "fit"
         try:
-            with isolated(trial.seed), time_limit(trial.time_limit):
+            with isolated(trial.seed, device), time_limit(trial.time_limit):
                 with meter.during("fit"):
                     fitted = attempt("fit", learn)
                 if isinstance(fitted, Failure):
@@ -181,7 +201,7 @@ class DetectorScorer:
                 phase = "score"
                 with meter.during("score"):
                     scores = {
-                        key: attempt("score", partial(_timed_score, fitted, evidence, trial.collector.usual_batch))
+                        key: attempt("score", partial(scored, fitted, key, evidence))
                         for key, evidence in detector_evidence.score_evidence.items()
                     }
         except TimeoutExceededError as error:
@@ -228,15 +248,15 @@ class DetectorScorer:
     def _out_of_fold(self, detector: SelectedDetector, exposed: tuple[str, ...]) -> dict[Key, Tensor]:
         """Scores of the samples that a supervised detector is fitted on, each by a fit that has not seen it."""
         trial, plugin = self.trial, detector.plugin
-        fitting = trial.fitting(exposed)
+        device, fitting = trial.collector.device_for(plugin.needs), trial.fitting(exposed)
         evidence = Evidence.concatenate([trial.collector.evidence(split, plugin.needs) for split in fitting])
         labels = torch.cat([torch.from_numpy(split.labels) for split in fitting])
         fold = torch.arange(len(labels)) % FOLDS
         scores = torch.empty(len(labels), dtype=torch.float64)
         for i in range(FOLDS):
-            with isolated(trial.seed), time_limit(trial.time_limit):
-                fitted = fit(plugin, detector.parameters(trial.seed), evidence[fold != i], labels[fold != i])
-                scores[fold == i] = torch.from_numpy(score(fitted.detector, evidence[fold == i])).double()
+            with isolated(trial.seed, device), time_limit(trial.time_limit):
+                fitted = fit(plugin, detector.parameters(trial.seed), evidence[fold != i], labels[fold != i], device)
+                scores[fold == i] = torch.from_numpy(score(fitted.detector, evidence[fold == i], device)).double()
         by_split = torch.split(scores, [len(split.labels) for split in fitting])
         return {key_of(split): of_split for split, of_split in zip(fitting, by_split, strict=True)}
 
@@ -255,14 +275,25 @@ def _training_split(trial: Trial) -> Split:
     return trial.train
 
 
-def _timed_score(fitted: FittedDetector, evidence: Evidence, batch: int) -> SplitScores:
-    """The scores of a split; inputs are read batch by batch, which does not count as scoring."""
-    size = batch if "inputs" in evidence.parts else len(evidence)
+def _timed_score(
+    fitted: FittedDetector, evidence: Evidence, size: int, device: torch.device, track: Track, what: str
+) -> SplitScores:
+    """The scores of a split, batch by batch; reading inputs does not count as scoring.
+
+    Args:
+        fitted: The detector.
+        evidence: The evidence of the split.
+        size: Number of samples at once.
+        device: Where the detector gets the evidence.
+        track: Shows progress.
+        what: What is scored, for the progress.
+    """
+    starts = range(0, len(evidence), size)
     scores, seconds = [], 0.0
-    for first in range(0, len(evidence), size):
+    for first in told(starts, [min(size, len(evidence) - start) for start in starts], track, what):
         chunk = evidence[first : first + size]
         start = time.perf_counter()
-        scores.append(score(fitted.detector, chunk))
+        scores.append(score(fitted.detector, chunk, device))
         seconds += time.perf_counter() - start
     return SplitScores(np.concatenate(scores), seconds)
 

@@ -2,15 +2,17 @@
 
 import math
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from oodbench import registry
 from oodbench.errors import UsageError
+from oodbench.machine.device import Precision
 from oodbench.suites.schema import MAX_SEED
 
 # No detector can be evaluated on a single sample.
@@ -52,6 +54,32 @@ def _timeout(value: Any) -> Any:  # noqa: ANN401
     if not seconds > 0:
         raise UsageError(f"the time limit is {value!r}; expected a number of seconds above 0, or None.")
     return seconds
+
+
+def _batch(value: Any) -> Any:  # noqa: ANN401
+    if value is None:
+        return None
+    try:
+        batch = operator.index(value)
+    except TypeError:
+        batch = 0
+    if batch < 1:
+        raise UsageError(f"the batch size is {value!r}; expected a whole number from 1, or None.")
+    return batch
+
+
+def _device(value: Any) -> Any:  # noqa: ANN401
+    """The name of a device; which devices there are is found out where the run is done."""
+    name = str(value)
+    if not re.fullmatch(r"auto|[a-z]\w*(:\d+)?", name):
+        raise UsageError(f"the device is {value!r}; expected auto, cpu, cuda, cuda:N or mps.")
+    return name
+
+
+def _precision(value: Any) -> Any:  # noqa: ANN401
+    if value not in get_args(Precision):
+        raise UsageError(f"the precision is {value!r}; expected one of: {', '.join(get_args(Precision))}.")
+    return value
 
 
 def _text(value: Any) -> Any:  # noqa: ANN401
@@ -124,6 +152,9 @@ class RunSpec(BaseModel):
     drop_shared: Annotated[bool, BeforeValidator(bool)] = False
     trust_model: Annotated[bool, BeforeValidator(bool)] = False
     timeout: Annotated[float | None, BeforeValidator(_timeout)] = None
+    device: Annotated[str, BeforeValidator(_device)] = "auto"
+    precision: Annotated[Precision, BeforeValidator(_precision)] = "fp32"
+    batch: Annotated[int | None, BeforeValidator(_batch)] = None
 
 
 def make_spec(values: Mapping[str, object]) -> RunSpec:

@@ -13,6 +13,7 @@ from oodbench.errors import MissingPrerequisiteError, printable
 from oodbench.journal.reading import (
     CellId,
     DataRead,
+    ImagesDone,
     JobEvent,
     Journal,
     SeedEnded,
@@ -32,6 +33,25 @@ Job: TypeAlias = tuple[CellId, ...]
 
 
 @dataclass(frozen=True)
+class Images:
+    """How far a pass over images is.
+
+    Attributes:
+        what: What is done.
+        done: How many images are done.
+        total: How many there are.
+        per_second: How many a second, since the pass began.
+        left_s: Seconds that the others take at this pace; None if there is none yet.
+    """
+
+    what: str
+    done: int
+    total: int
+    per_second: float
+    left_s: float | None
+
+
+@dataclass(frozen=True)
 class Doing:
     """Something that a run is doing.
 
@@ -43,6 +63,7 @@ class Doing:
         exposed: Unknown sets whose exposed samples it is fitted on.
         seconds: Seconds since it began.
         worker: The worker that does it; None if that is the process of the run itself, or if the worker is gone.
+        images: The pass over images that it is at; None if it is at none, or a worker does it.
     """
 
     what: Literal["data", "classifier", "evidence", "detector"]
@@ -51,6 +72,7 @@ class Doing:
     exposed: tuple[str, ...]
     seconds: float
     worker: str | None
+    images: Images | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +298,10 @@ def _doing(journal: Journal, now: datetime) -> list[Doing]:
                 what: Literal["classifier", "evidence"] = "classifier" if event.event == "seed started" else "evidence"
                 worker = event.worker and printable(event.worker)
                 under_way[event.seed] = Doing(what, event.seed, None, (), _seconds(event.time, now), worker)
+            case ImagesDone():
+                last = next(reversed(under_way), None)
+                if last is not None:
+                    under_way[last] = replace(under_way[last], images=_images(event))
             case SeedPrepared() | SeedEnded():
                 under_way.pop(event.seed, None)
             case JobEvent():
@@ -285,6 +311,15 @@ def _doing(journal: Journal, now: datetime) -> list[Doing]:
                 else:
                     under_way.pop(key, None)
     return list(under_way.values())
+
+
+def _images(event: ImagesDone) -> Images | None:
+    """How far a pass is; None if it is at its end."""
+    if event.done >= event.total:
+        return None
+    pace = event.done / event.seconds if event.seconds else 0.0
+    left = (event.total - event.done) / pace if pace else None
+    return Images(printable(event.what), event.done, event.total, pace, left)
 
 
 def _without_lost(doing: Doing, workers: Container[str]) -> Doing:

@@ -5,9 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from oodbench.bench import measure
+from oodbench.bench import measure, pipeline
+from oodbench.bench.networks import NETWORKS
 from oodbench.cli.bench import command
-from oodbench.errors import UsageError
+from oodbench.errors import OodbenchError, UsageError
 
 
 @pytest.fixture
@@ -64,9 +65,35 @@ def test_memory_beyond_forward_and_backward_does_not_grow_with_the_batch():
 
     from oodbench.gradients import gradient_metrics
 
-    model, inputs = measure.NETWORKS["resnet18"].build().eval(), torch.randn(128, 3, 32, 32)
+    model, inputs = NETWORKS["resnet18"].build().eval(), torch.randn(128, 3, 32, 32)
     training, _ = measure._first_run(lambda: measure._backward(model, inputs))
     ours, _ = measure._first_run(lambda: gradient_metrics(model, inputs))
     if training is None:
         pytest.skip("peak memory can be read on Linux with glibc only")
     assert ours < training + 256
+
+
+@pytest.mark.parametrize("flag", ["--json", None])
+def test_from_files_all_stages_and_what_takes_longest(monkeypatch, flag):
+    monkeypatch.setattr(pipeline, "PICTURES", 8)
+    monkeypatch.setattr(pipeline, "REPETITIONS", 1)
+    words = ["--model", "cnn", "--batch", "4", "--device", "cpu", "--files", *([flag] if flag else [])]
+    answer = CliRunner().invoke(command, words)
+    assert answer.exit_code == 0, answer.output
+    if flag is None:
+        assert "What takes the most time: decoding for logits, and" in " ".join(answer.stdout.split())
+        return
+    (report,) = json.loads(answer.stdout)
+    stages, passes = ({one["name"]: one["ms"] for one in report[key]} for key in ("stages", "passes"))
+    assert list(stages) == ["reading", "decoding", "network, forward", "network, backward", "statistics"]
+    # Pictures of 500 × 375 against a small network at 28 × 28.
+    assert report["bottleneck"]["logits"] == "decoding"
+    assert passes["logits, from files"] > passes["logits, images in memory"] > 0
+    assert (report["size"], report["batch"], report["device"]) == (28, 4, "cpu")
+
+
+def test_a_size_needs_files_and_a_device_has_to_be_there():
+    answer = CliRunner().invoke(command, ["--size", "64"])
+    assert (answer.exit_code, "give --files, too" in answer.output) == (2, True)
+    with pytest.raises(OodbenchError, match="the device cuda:99 is not there"):
+        CliRunner().invoke(command, ["--device", "cuda:99"], catch_exceptions=False)

@@ -21,6 +21,7 @@ from oodbench.cli import run_command_line
 from oodbench.errors import CellSkippedError, MissingPrerequisiteError, OodbenchError, UsageError
 from oodbench.evidence.batches import BATCH, batch_of
 from oodbench.gradients import forward
+from oodbench.machine.device import Computing
 from oodbench.suites.reading import read_suite
 
 CODE = (Path(__file__).parent / "own_models" / "mine.py").read_text(encoding="utf-8")
@@ -535,4 +536,4 @@ def test_a_network_without_a_head_has_no_features_unless_a_layer_is_named(folder
 
 @pytest.mark.parametrize(("shape", "batch"), {(1, 28, 28): BATCH, (3, 64, 64): BATCH, (3, 224, 224): 20}.items())
 def test_large_images_are_taken_a_few_at_once(shape, batch):
-    assert batch_of(shape) == batch
+    assert batch_of(shape, Computing()) == batch

@@ -18,11 +18,11 @@ from oodbench.cache.entries import NoCache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.own_networks import as_usable
-from oodbench.classifiers.training import Training, train
+from oodbench.classifiers.training import Training, to_input, train
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import CellSkippedError, UsageError
 from oodbench.evidence.collector import EvidenceCollector
-from oodbench.evidence.parts import COLLECTED
+from oodbench.evidence.parts import BASIC
 from oodbench.gradients import forward, gradient_metrics
 from oodbench.gradients.copying import copied
 from oodbench.gradients.recording import owners
@@ -161,7 +161,7 @@ def test_a_network_with_other_outputs_is_trained_as_the_plain_one(images):
         return lambda: as_usable(returning(function), torch.rand(2, 1, 8, 8), CLASSES)[0]
 
     (one, other) = (
-        train(build(function), torch.from_numpy(images), labels, settings, 0, silent)
+        train(build(function), to_input(torch.from_numpy(images)).__getitem__, labels, settings, 0, silent)
         for function in (lambda z, x: z, lambda z, x: {"logits": z, "x": x})
     )
     for name, tensor in one.state_dict().items():
@@ -184,7 +184,7 @@ def test_one_logit_for_two_classes_has_the_gradients_of_the_sigmoid(inputs, imag
         torch.testing.assert_close(metrics["l1"][i].double(), gradient.abs().sum(), rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(metrics["max"][i].double(), gradient.max(), rtol=1e-4, atol=1e-7)
     features = made.features(inputs).detach()
-    for parts in (COLLECTED, FORWARD):
+    for parts in (BASIC, FORWARD):
         found = collect(made, images, parts=parts)
         torch.testing.assert_close(found.features, features)
         torch.testing.assert_close(
@@ -449,7 +449,7 @@ def test_normed_and_pruned_networks_are_copied_whatever_was_done_with_them(speci
         assert torch.equal(parameter, before[name])
     copied(copy_)
     special(inputs)
-    for parts in (COLLECTED, FORWARD):
+    for parts in (BASIC, FORWARD):
         found = collect(special, images, parts=parts)
         torch.testing.assert_close(found.logits, expected)
         torch.testing.assert_close(found.features, special.features(inputs).detach())
@@ -497,7 +497,7 @@ def test_a_convolutional_head_has_no_features_and_all_else(inputs, images):
     network = Convolutional().eval()
     made, said = as_usable(network, inputs, CLASSES)
     assert said == ["its logits are brought to the shape (N, C)"]
-    full, light = (collect(made, images, parts=parts, batch=4) for parts in (COLLECTED, FORWARD))
+    full, light = (collect(made, images, parts=parts, batch=4) for parts in (BASIC, FORWARD))
     assert (set(full.parts), set(light.parts)) == ({"logits", "gradients", "confounding"}, {"logits"})
     expected = network(inputs).flatten(1).detach()
     torch.testing.assert_close(full.logits, expected)
@@ -508,7 +508,7 @@ def test_a_convolutional_head_has_no_features_and_all_else(inputs, images):
             _ = run.features
     parts = NetworkParts(made, inputs[:1])
     assert not parts.has_features
-    with pytest.raises(CellSkippedError, match="none has 3 outputs"):
+    with pytest.raises(CellSkippedError, match="no Linear layer with 3 outputs"):
         _ = parts.encoder
     with torch.no_grad():
         torch.testing.assert_close(nn.Sequential(*parts.stages, parts.head)(inputs), expected)
@@ -522,9 +522,9 @@ def test_only_what_needs_features_is_skipped_where_there_are_none(inputs, images
     collector = EvidenceCollector(classifier, NoCache(), images[0], silent)
     for use in ("train", "test"):
         split = split_of(images, use)
-        collector.collect(split, COLLECTED)
+        collector.collect(split, BASIC)
         assert set(collector.evidence(split, ("logits",)).parts) == {"logits"}
-        assert set(collector.evidence(split, ("gradients", "confounding")).parts) == set(COLLECTED) - {"features"}
+        assert set(collector.evidence(split, ("gradients", "confounding")).parts) == set(BASIC) - {"features"}
         with pytest.raises(CellSkippedError, match="it needs penultimate features, and the classifier has no Linear"):
             collector.evidence(split, ("features",))
 
@@ -535,7 +535,7 @@ def test_a_named_layer_gives_features_to_a_network_that_does_not_end_in_one(inpu
             return super().forward(x)[:, 1:]
 
     network = body(Split, CLASSES + 1)
-    for parts in (COLLECTED, FORWARD):
+    for parts in (BASIC, FORWARD):
         assert "features" not in collect(network, images, parts=parts).parts
         named = collect(network, images, parts=parts, penultimate="head")
         torch.testing.assert_close(named.features, network.features(inputs).detach())

@@ -22,8 +22,9 @@ from oodbench.classifiers.classifier import Classifier
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.evidence import Evidence, caching
 from oodbench.evidence.collector import EvidenceCollector
-from oodbench.evidence.parts import COLLECTED
+from oodbench.evidence.parts import BASIC
 from oodbench.gradients import gradient_metrics
+from oodbench.machine.device import Computing
 from oodbench.machine.progress import silent
 from oodbench.suites.schema import Input
 
@@ -77,18 +78,18 @@ def test_only_what_is_needed_is_computed_and_later_parts_cost_themselves(tmp_pat
     assert counted(collector_of(cache), split, ("features", "logits")) == (0, False)
     assert counted(collector_of(cache), split, ("gradients",)) == (300, True)
     assert counted(collector_of(cache), split, ("gradients", "features")) == (0, False)
-    assert counted(collector_of(cache), split, COLLECTED) == (300, True), "for the confounding label alone"
-    assert counted(collector_of(cache), split, COLLECTED) == (0, False)
+    assert counted(collector_of(cache), split, BASIC) == (300, True), "for the confounding label alone"
+    assert counted(collector_of(cache), split, BASIC) == (0, False)
 
 
 def test_parts_are_the_same_whatever_they_are_collected_with(tmp_path):
     images = drawn(300)
     split = split_of(images, "test")
-    together = collector_of(NoCache()).evidence(split, COLLECTED)
+    together = collector_of(NoCache()).evidence(split, BASIC)
     one_by_one = collector_of(DiskCache(tmp_path))
-    for part in COLLECTED:
+    for part in BASIC:
         one_by_one.collect(split, (part,))
-    alone = one_by_one.evidence(split, COLLECTED)
+    alone = one_by_one.evidence(split, BASIC)
     inputs = torch.from_numpy(images).float() / 255
     expected = gradient_metrics(made().network, inputs)
     for name, column in expected.items():
@@ -108,7 +109,7 @@ def test_samples_are_read_batch_by_batch():
     split = replace(split_of(images, "test"), read=noted)
     evidence = collector_of(NoCache()).evidence(split, ("features",))
     assert len(evidence) == 700
-    assert max(read) == caching.batch_of((1, SIZE, SIZE)) < 700
+    assert max(read) == caching.batch_of((1, SIZE, SIZE), Computing()) < 700
     assert sum(read) == 700 + 8, "each once, and those of the probe"
 
 

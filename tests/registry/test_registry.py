@@ -26,6 +26,7 @@ FIXED_NAMES = {
     "classifiers": "cnn",
     "protocols": "known unknown-unknowns known-unknowns leave-one-out",
     "suites": "digits emnist",
+    "evidence": "logits features feature_maps gradients confounding",
 }
 BUILT_IN = [(kind, name) for kind, names in FIXED_NAMES.items() for name in names.split()]
 MARGIN = '''\

@@ -131,7 +131,7 @@ IDENTITY_OF_A_SUITE = {
 }
 IDENTITY_OF_A_RUN = {
     "suite", "detectors", "protocols", "seeds", "classifier", "weights", "transform", "penultimate", "replace",
-    "plugins", "limit", "skip_unreadable", "drop_shared",
+    "plugins", "limit", "skip_unreadable", "drop_shared", "device", "precision",
 }  # fmt: skip
 RUN_TIME = {
     "data",
@@ -140,6 +140,7 @@ RUN_TIME = {
     "skip_missing",
     "trust_model",
     "timeout",
+    "batch",  # scores are the same but for rounding, and records have it
     "log_file",
     "rerun",
     "executor",
@@ -178,12 +179,13 @@ def test_the_choices_of_a_run_change_the_identity(tmp_path):
     assert not before & set(cells(tmp_path, seeds=[1]).values())
     assert not before & set(cells(tmp_path, limit=9).values())
     assert not before & set(cells(tmp_path, detectors=["max-logit"]).values())
+    assert not before & set(cells(tmp_path, precision="amp").values())
     assert set(cells(tmp_path, protocols="known").values()) < before
     assert set(cells(tmp_path, replace={"noise": "rendered-letters"}).values()) != before
 
 
 def test_nothing_else_changes_it(tmp_path):
-    assert cells(tmp_path, timeout=5.0) == cells(tmp_path)
+    assert cells(tmp_path, timeout=5.0, batch=7, device="cpu") == cells(tmp_path)
     assert cells(tmp_path) == cells(tmp_path)
 
 

@@ -61,7 +61,6 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path, caplog):
     for batch in (128, 64, 32):
         assert any(f"{batch} images at a time are tried for the evidence of digits (test)" in text for text in told)
     assert any("for the cost of evidence" in text for text in told)
-    assert any("for the feature maps of digits (test)" in text for text in told)
     assert any("for the scores of ODIN" in text for text in told)
     assert not any("at a time are tried for the evidence of digits (test)" in text and " 16 " in text for text in told)
 

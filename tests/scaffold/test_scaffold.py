@@ -16,7 +16,7 @@ import pytest
 PLUGINS = Path(__file__).parents[2] / "plugins"
 EXAMPLES = ("oodbench-margin", "oodbench-gradorth", "oodbench-fashion-mnist")
 README = (PLUGINS / "README.md").read_text()
-SHOWN = ("logit-spread", "centroid", "mean-rank")
+SHOWN = ("logit-spread", "centroid", "mirrored-energy", "mean-rank")
 NAMES = {"detector": "my-score", "dataset": "my-stripes"}
 # Those of the package's own linters, with nothing left out but the field's symbols in docstrings.
 RULES = 'lint.select=["E","F","W","I","B","UP","SIM","RUF","D","ANN","PT","PL","C4","N"]'

@@ -1,0 +1,81 @@
+"""Passes over images: events while they go on, and what `oodbench status` makes of them."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+import oodbench
+from oodbench.cli import run_command_line
+from oodbench.journal import passes
+from oodbench.machine.progress import silent
+from oodbench.runs.status import Images, status
+
+SUITE = """
+name = "small"
+version = 1
+classifier = "cnn"
+known = "digits"
+seeds = [0]
+[input]
+size = 8
+[sizes]
+train = 120
+meta = 60
+test = 60
+exposed = 0
+unknown = 30
+[unknown]
+noise = { n = 40, group = "far" }
+[training]
+epochs = 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(passes, "EVERY_S", 0.0)
+
+
+def test_the_items_come_through_and_the_bar_gets_their_images():
+    seen = []
+
+    def track(items, total, description, *, images=None):
+        seen.append((total, description, list(images)))
+        yield from items
+
+    assert list(passes.told(iter("abc"), [4, 4, 1], track, "a pass")) == ["a", "b", "c"]
+    assert seen == [(3, "a pass", [4, 4, 1])]
+    assert list(passes.told(iter("ab"), [4, 4, 1], silent, "one that ends early")) == ["a", "b"]
+
+
+def test_a_run_tells_its_passes_and_status_shows_the_one_under_way(tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "small.toml").write_text(SUITE)
+    oodbench.run(tmp_path / "small.toml", ["entropy", "odin"], ["known"], limit=40, out=out)
+    (journal,) = (out / "log").glob("*.jsonl")
+    lines = journal.read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    done = [event for event in told if event["event"] == "images done"]
+    whats = {event["what"] for event in done}
+    assert {"training, seed 0", "evidence of digits (test)", "scores of odin on digits (test)"} <= whats
+    of_test = [event for event in done if event["what"] == "evidence of digits (test)"]
+    assert (of_test[-1]["done"], of_test[-1]["total"]) == (40, 40)
+
+    # As if it had been killed in the middle of the training.
+    position = next(i for i, event in enumerate(told) if event.get("what") == "training, seed 0")
+    total = told[position]["total"]
+    half = {**told[position], "done": total // 4, "seconds": 10.0}
+    journal.write_text("".join(f"{line}\n" for line in [*lines[:position], json.dumps(half)]))
+    (run,) = status(out, datetime.now(UTC)).runs
+    assert run.state == "killed"
+    (doing,) = run.doing
+    pace = (total // 4) / 10
+    assert doing.images == Images(
+        "training, seed 0", total // 4, total, pace, pytest.approx((total - total // 4) / pace)
+    )
+    with pytest.raises(SystemExit):
+        run_command_line(["status", str(out)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"(training, seed 0: {total // 4:,} of {total:,} images, {pace:,.0f} a second, about 30 s left)" in shown
