@@ -15,6 +15,7 @@ import click
 
 from oodbench.cli.output import safe_stdout
 from oodbench.errors import MORE_MEMORY, OodbenchError, is_exhausted, one_line
+from oodbench.machine.waiting import with_short_waits
 
 VERBS = {
     "run": "Run detectors on a suite and print a table for each protocol.",
@@ -73,6 +74,7 @@ def main() -> NoReturn:
 
     Exit handlers run, but what they print goes to stderr; threads are not waited for.
     """
+    os.environ.update(with_short_waits(os.environ))
     try:
         run_command_line()
     except SystemExit as end:

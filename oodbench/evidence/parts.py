@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,6 +45,9 @@ class NetworkPass:
         self._parts = parts
         self._gradients = gradients
         self._needs = needs
+        # Not cached properties: in Python 3.11 these let one thread at a time compute, whatever the instance.
+        self._forward: tuple[Tensor | None, Tensor] | None = None
+        self._maps: Tensor | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -69,17 +71,18 @@ class NetworkPass:
             raise CellSkippedError("it needs penultimate features, and the classifier has none")
         return features
 
-    @cached_property
+    @property
     def feature_maps(self) -> Tensor:
         """The output of the last stage, (N, K, H, W).
 
         Raises:
             CellSkippedError: The network cannot be cut into stages.
         """
-        values = self.inputs
-        for stage in self._parts.stages:
-            values = stage(values)
-        return values
+        if self._maps is None:
+            self._maps = self.inputs
+            for stage in self._parts.stages:
+                self._maps = stage(self._maps)
+        return self._maps
 
     def metrics(self, loss: Loss) -> dict[str, Tensor]:
         """The gradient metrics of ``oodbench.gradients.gradient_metrics`` at a loss, by a backward pass."""
@@ -96,11 +99,14 @@ class NetworkPass:
             raise UsageError("it needs a backward pass, which its decorator does not say; give needs='backward'")
         return self._gradients
 
-    @cached_property
+    @property
     def _features_and_logits(self) -> tuple[Tensor | None, Tensor]:
-        if self._parts.has_features:
-            return self._parts.encoder.features_and_logits(self.inputs)
-        return None, self.network(self.inputs)
+        if self._forward is None:
+            if self._parts.has_features:
+                self._forward = self._parts.encoder.features_and_logits(self.inputs)
+            else:
+                self._forward = None, self.network(self.inputs)
+        return self._forward
 
 
 @dataclass(frozen=True)

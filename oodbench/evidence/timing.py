@@ -27,7 +27,7 @@ def evidence_ms(classifier: Classifier, split: Split) -> Callable[[tuple[str, ..
     """A function from parts of the evidence to the milliseconds that they take for each sample, on a single thread.
 
     Logits and features come with the forward pass. Each set of parts is measured when it is first asked for: the best
-    of up to five passes over 64 samples, fewer if they take long. None if the memory does not suffice.
+    of up to five passes over 64 samples, or fewer of both if they take long. None if the memory does not suffice.
 
     Args:
         classifier: The trained classifier.
@@ -41,25 +41,27 @@ def evidence_ms(classifier: Classifier, split: Split) -> Callable[[tuple[str, ..
         inputs = classifier.read_inputs(split, slice(SAMPLES)).to(device)
         network = NetworkParts(copied(classifier.network).to(device), inputs[:1], classifier.penultimate)
         try:
-            seconds, batch = halving(
-                len(inputs),
-                "cost of evidence",
-                lambda batch: min(_passes(network, inputs[:batch], parts, classifier.computing)),
+            seconds, _ = halving(
+                len(inputs), "cost of evidence", lambda n: _seconds(network, inputs[:n], parts, classifier.computing)
             )
         except OodbenchError as error:
             logger.warning("what evidence costs is not known: %s", error)
             return None
-        return 1e3 * seconds / batch
+        return 1e3 * seconds
 
     return lambda needs: milliseconds(frozenset({"logits", *needs}) - {"features"})
 
 
-def _passes(network: NetworkParts, batch: Tensor, parts: Sequence[EvidencePart], computing: Computing) -> list[float]:
-    _pass(network, batch[:2], parts, computing)
+def _seconds(network: NetworkParts, inputs: Tensor, parts: Sequence[EvidencePart], computing: Computing) -> float:
+    """Seconds for each sample."""
+    few = inputs[:2]
+    _pass(network, few, parts, computing)
+    of_few = _pass(network, few, parts, computing) / len(few)
+    batch = inputs[: max(len(few), int(ENOUGH_S / of_few))]
     seconds = [_pass(network, batch, parts, computing)]
     while len(seconds) < REPEATS and sum(seconds) < ENOUGH_S:
         seconds.append(_pass(network, batch, parts, computing))
-    return seconds
+    return min(seconds) / len(batch)
 
 
 def _pass(network: NetworkParts, batch: Tensor, parts: Sequence[EvidencePart], computing: Computing) -> float:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import count
 
 from oodbench.execution.work import CLOSED, SLOT, WorkRequest
+from oodbench.machine.waiting import with_short_waits
 
 # Signals that are sent by the system (out of memory) or by a person, rather than caused by a plugin.
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
@@ -41,9 +42,8 @@ class WorkerProcess:
     def __init__(self, slot: int) -> None:
         # -P: what lies in the working folder is not imported instead of what is installed.
         command = [sys.executable, "-P", "-m", "oodbench.execution.worker_process"]
-        # Threads that wait for the next operation leave the processor to the other slots: two trainings side by side on
-        # two processors take a quarter of the time.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, SLOT: str(slot)}
+        # As the processors are shared with the other slots.
+        environment = {**with_short_waits(os.environ), SLOT: str(slot)}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment
         )
