@@ -14,6 +14,7 @@ from oodbench.errors import UsageError
 # O, o, I, l, i and Q are left out: at 8×8 pixels they cannot be told from 0 and 1.
 LETTERS = "".join(sorted(set(string.ascii_letters) - set("OoIliQ")))
 GLYPH_BOX = 32
+BLACK_AND_WHITE = [255 * (value > 127) for value in range(256)]
 
 
 @dataset(
@@ -73,9 +74,8 @@ def patches(request: Request, *, n: int = 1000) -> Pool:
 def _glyph(letter: str, index: int) -> Image:
     random = np.random.default_rng([index, ord(letter)])
     canvas = Pillow.new("L", (160, 160))
-    font = ImageFont.load_default(size=96)
     stroke = int(random.integers(0, 5))
-    ImageDraw.Draw(canvas).text((80, 80), letter, fill=255, font=font, anchor="mm", stroke_width=stroke)
+    ImageDraw.Draw(canvas).text((80, 80), letter, fill=255, font=_font(), anchor="mm", stroke_width=stroke)
     slant = float(random.uniform(-0.25, 0.25))
     canvas = canvas.rotate(float(random.uniform(-15, 15)), resample=Pillow.Resampling.BICUBIC)
     canvas = canvas.transform(
@@ -83,10 +83,15 @@ def _glyph(letter: str, index: int) -> Image:
     )
     glyph = canvas.crop(canvas.getbbox())
     width = min(GLYPH_BOX, max(4, round(GLYPH_BOX * glyph.width / glyph.height)))
-    glyph = glyph.resize((width, GLYPH_BOX), Pillow.Resampling.BOX).point(lambda value: 255 * (value > 127))
+    glyph = glyph.resize((width, GLYPH_BOX), Pillow.Resampling.BOX).point(BLACK_AND_WHITE)
     boxed = Pillow.new("L", (GLYPH_BOX, GLYPH_BOX))
     boxed.paste(glyph, ((GLYPH_BOX - width) // 2, 0))
     return np.asarray(boxed)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=96)
 
 
 @cache

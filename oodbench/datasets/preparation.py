@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from threading import RLock
 from typing import Any
 
@@ -188,10 +188,16 @@ def _square(picture: Pillow.Image, input: Input) -> Pillow.Image:
     if input.resolution is not None:
         picture = _resize(picture, input.resolution, input.interpolation)
     if input.levels is not None:
-        steps = input.levels - 1
-        # Round half up, so that the middle value is treated alike for every number of levels.
-        picture = picture.point(lambda value: int(int(value * steps / 255 + 0.5) * 255 / steps + 0.5))
+        picture = picture.point(_of_levels(input.levels) * len(picture.getbands()))
     return _resize(picture, input.size, input.interpolation)
+
+
+@cache
+def _of_levels(levels: int) -> list[int]:
+    """The value that each of 256 values is reduced to."""
+    steps = levels - 1
+    # Round half up, so that the middle value is treated alike for every number of levels.
+    return [int(int(value * steps / 255 + 0.5) * 255 / steps + 0.5) for value in range(256)]
 
 
 def _resize(picture: Pillow.Image, side: int, interpolation: str | None) -> Pillow.Image:
