@@ -21,7 +21,7 @@ from oodbench.records.scored import ScoredRecord
 
 # Fields that records, their classifiers and data sets got after boards had been published.
 LATER = ("identity_version", "phase", "phases", "evidence_batch")
-LATER_OF_CLASSIFIERS = ("preprocessing", "network", "probe", "trusted")
+LATER_OF_CLASSIFIERS = ("preprocessing", "network", "device", "precision", "probe", "trusted")
 LATER_OF_DATASETS = ("held_back", "left_out", "converted")
 
 
