@@ -133,8 +133,8 @@ def _candidates(model: nn.Module, inputs: Tensor) -> tuple[dict[str, tuple[Calla
     batches = [inputs] * workers
     candidates: dict[str, tuple[Callable[[], object], int]] = {
         "forward": (partial(_forward, model, inputs), n),
-        "forward + backward, operators spread": (partial(_backward, model, inputs), n),
-        "forward + backward, samples spread": (partial(_spread, model, batches, _backward), n * workers),
+        "forward + backward, operators spread": (partial(forward_and_backward, model, inputs), n),
+        "forward + backward, samples spread": (partial(_spread, model, batches, forward_and_backward), n * workers),
         "evidence pass": (partial(_spread, model, batches, _evidence), n * workers),
         "evidence pass, confounding label too": (partial(_spread, model, batches, _all_evidence), n * workers),
         "gradient_metrics, one call": (partial(gradient_metrics, model, inputs), n),
@@ -184,7 +184,7 @@ def _forward(model: nn.Module, inputs: Tensor) -> None:
         model(inputs)
 
 
-def _backward(model: nn.Module, inputs: Tensor) -> None:
+def forward_and_backward(model: nn.Module, inputs: Tensor) -> None:
     """The gradient of all weights, summed over the batch, as in a step of training."""
     model.zero_grad()
     logits = model(inputs)

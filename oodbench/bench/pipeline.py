@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from oodbench.bench.measure import forward_and_backward
 from oodbench.bench.networks import find_network
 from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.training import to_input
@@ -24,7 +24,7 @@ from oodbench.datasets.adapter import Decoding
 from oodbench.datasets.decoding import read_pictures
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.evidence.one_pass import over_batches
-from oodbench.evidence.parts import collected, parts_of_batch
+from oodbench.evidence.parts import EvidencePart, collected, parts_of_batch
 from oodbench.gradients.copying import copied
 from oodbench.machine.device import Computing, synchronise
 from oodbench.machine.progress import Track, silent
@@ -98,17 +98,18 @@ def measure_pipeline(name: str, computing: Computing, size: int | None = None, t
         def read_bytes(positions: Positions) -> Tensor:
             return torch.tensor([len((Path(folder) / names[i]).read_bytes()) for i in positions])
 
-        in_memory = read(range(batch) if batch <= PICTURES else [i % PICTURES for i in range(batch)])
+        in_memory = read([i % PICTURES for i in range(batch)])
+        logits, gradients = (partial(_evidence, computing, collected((part,))) for part in ("logits", "gradients"))
         model = network.build().eval()
         pass_over = partial(_ms_of_pass, model, in_memory[:1], computing)
         passes: dict[str, tuple[Read, Measure]] = {
             "reading": (read_bytes, _nothing),
             "reading and decoding": (read, _nothing),
-            "forward": (lambda _: in_memory, partial(_evidence, computing, ("logits",))),
+            "forward": (lambda _: in_memory, logits),
             "forward and backward": (lambda _: in_memory, _backward),
-            "gradients, images in memory": (lambda _: in_memory, partial(_evidence, computing, ("gradients",))),
-            "logits, files": (read, partial(_evidence, computing, ("logits",))),
-            "gradients, files": (read, partial(_evidence, computing, ("gradients",))),
+            "gradients, images in memory": (lambda _: in_memory, gradients),
+            "logits, files": (read, logits),
+            "gradients, files": (read, gradients),
         }
         ms = {key: pass_over(batch, *of_pass) for key, of_pass in track(passes.items(), len(passes), f"{name}, files")}
     network_ms, both = ms["forward"], ms["forward and backward"]
@@ -187,13 +188,10 @@ def _nothing(network: NetworkParts, inputs: Tensor, positions: Positions) -> Non
 
 
 def _evidence(
-    computing: Computing, parts: tuple[str, ...], network: NetworkParts, inputs: Tensor, positions: Positions
+    computing: Computing, parts: Sequence[EvidencePart], network: NetworkParts, inputs: Tensor, positions: Positions
 ) -> object:
-    return parts_of_batch(network, inputs, collected(parts), computing)
+    return parts_of_batch(network, inputs, parts, computing)
 
 
 def _backward(network: NetworkParts, inputs: Tensor, positions: Positions) -> None:
-    """The gradient of all weights, as in a step of training."""
-    network.network.zero_grad()
-    logits = network.network(inputs)
-    F.cross_entropy(logits, logits.argmax(dim=1)).backward()  # type: ignore[no-untyped-call]
+    forward_and_backward(network.network, inputs)

@@ -148,14 +148,12 @@ class ClassifierMaker:
     def _reader(self, training: Split) -> Read:
         """Reads inputs of the training; small data are read once, and larger ones again in each epoch."""
         size = len(training.labels) * prod(self.preprocessing.shape) * self.example.itemsize
-        kept = torch.from_numpy(training.images) if size <= KEPT_BYTES else None
+        kept = training.images if size <= KEPT_BYTES else None
 
         def read(positions: Tensor) -> Tensor:
-            if kept is not None:
-                images = kept[positions]
-            else:
-                images = torch.from_numpy(training.read(training.indices[positions.numpy()]))
-            return to_input(images, self.preprocessing.normalisation)
+            chosen = positions.numpy()
+            images = training.read(training.indices[chosen]) if kept is None else kept[chosen]
+            return sample_inputs(self.preprocessing, images)
 
         return read
 

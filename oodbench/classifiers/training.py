@@ -63,7 +63,6 @@ def train(
         The network in eval mode, on the device.
     """
     n, batch, device = len(labels), settings.batch_size, computing.device
-    steps = -(-n // batch)
     sizes = [min(batch, n - start) for start in range(0, n, batch)]
     with forked_random(device), operator_threads(THREADS), ThreadPoolExecutor(processors()) as pool:
         seed_random(seed, device)
@@ -72,7 +71,7 @@ def train(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=settings.learning_rate, total_steps=max(2, settings.epochs * steps)
+            optimizer, max_lr=settings.learning_rate, total_steps=max(2, settings.epochs * len(sizes))
         )
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:

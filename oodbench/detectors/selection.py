@@ -12,7 +12,7 @@ from oodbench import registry
 from oodbench.detectors.plugin import DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
 from oodbench.evidence.parts import collected
-from oodbench.registry.code import code_of, defining_file, own_module, source_of
+from oodbench.registry.code import code_of, own_code, own_module
 from oodbench.registry.isolation import UNLIMITED, Failure, TimeLimit, failed, isolated, time_limit
 from oodbench.registry.parameters import defaults, split_spec
 from oodbench.registry.plain_values import plain
@@ -69,28 +69,14 @@ class SelectedDetector:
     def version(self) -> str:
         """Version of the detector, else of its distribution; with a digest of the code that is the user's own."""
         version = self.plugin.version or self.provider.version
-        codes = [*self._own_code(), *self._code_of_parameters(), *self._code_of_parts()]
+        own = own_code(self.plugin.target, is_of_process=self.is_of_process)
+        # That of the parts of the evidence that it needs counts, too.
+        of_parts = [part.code for part in collected(self.plugin.needs)]
+        codes = [code for code in (own, *self._code_of_parameters(), *of_parts) if code]
         if not codes:
             return version
         digest = (codes[0] if len(codes) == 1 else hashlib.sha256(" ".join(codes).encode()).hexdigest())[:8]
         return version if digest in self.provider.version else f"{version}+{digest}"
-
-    def _own_code(self) -> list[str]:
-        """The hash of a third party's code, or nothing for our own."""
-        target = self.plugin.target
-        if str(target.__module__).partition(".")[0] == "oodbench":
-            return []
-        if self.is_of_process:
-            return [source_of(target)]
-        try:
-            file = defining_file(target)
-        except TypeError:  # of a compiled module
-            file = None
-        return [] if file is None else [code_of(file)]
-
-    def _code_of_parts(self) -> list[str]:
-        """Hashes of the third parties' code that computes the parts of the evidence that it needs."""
-        return [part.code for part in collected(self.plugin.needs) if part.code]
 
     def _code_of_parameters(self) -> list[str]:
         """Hashes of the user's own modules that parameters name, such as that of a meta classifier's class."""
@@ -181,11 +167,13 @@ def select(
 
 
 def with_inputs(candidate: SelectedDetector) -> SelectedDetector:
-    """Check that a detector can be made with its parameters, and load the inputs of a meta classifier.
+    """Check that a detector can be made with its parameters, and load what it needs: parts, and a meta one's inputs.
 
     Raises:
         UsageError: It cannot be made, or its inputs are unknown.
+        MissingPrerequisiteError: A part of the evidence that it needs cannot be imported.
     """
+    collected(candidate.plugin.needs)
     parameters = candidate.parameters(seed=0)
     with blaming(f"the detector {candidate.label} cannot be made: it"):
         candidate.plugin.build(parameters)

@@ -31,7 +31,7 @@ SHARD = 1024
 
 def engine(device: torch.device) -> str:
     """Identifies the gradient engine to the last bit on a device: its version and the implementation of its sums."""
-    return f"{ENGINE_VERSION}, {path() if device.type in ('cpu', 'mps') else 'torch'}"
+    return f"{ENGINE_VERSION}, {path() if device.type == 'cpu' else 'torch'}"
 
 
 def evidence_of(

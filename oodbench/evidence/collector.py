@@ -31,6 +31,11 @@ MODULES = {"features": "encoder", "feature_maps": "stages"}
 THROUGH_NETWORK = {"inputs", "feature_maps", *NETWORK_PARTS} - {"last_layer"}
 
 
+def goes_through_network(needs: Collection[str]) -> bool:
+    """Whether a detector with these needs goes through the network, so that it gets its evidence batch by batch."""
+    return not THROUGH_NETWORK.isdisjoint(needs)
+
+
 class EvidenceCollector:
     """A classifier and its evidence so far.
 
@@ -123,7 +128,7 @@ class EvidenceCollector:
 
     def device_for(self, needs: Collection[str]) -> torch.device:
         """Where a detector gets its evidence: where the classifier is, if it goes through it; else the processor."""
-        return self.classifier.computing.device if THROUGH_NETWORK.intersection(needs) else CPU
+        return self.classifier.computing.device if goes_through_network(needs) else CPU
 
     def _failure_of(self, part: EvidencePart) -> OodbenchError | CellSkippedError | None:
         """Why a part cannot be computed, as far as that is known."""
@@ -141,7 +146,8 @@ class EvidenceCollector:
 
     @cached_property
     def _own_parts(self) -> NetworkParts:
-        return self._copy(self.classifier.computing.device)
+        classifier, device = self.classifier, self.classifier.computing.device
+        return NetworkParts(classifier.network, self._example.to(device), classifier.penultimate)
 
     def _note_batch(self, batch: int) -> None:
         if batch < self.usual_batch:

@@ -19,7 +19,7 @@ from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Usage
 from oodbench.gradients.engine import Pass, forward
 from oodbench.gradients.losses import Loss
 from oodbench.machine.device import CPU, Computing
-from oodbench.registry.code import code_of, defining_file, source_of
+from oodbench.registry.code import is_ours, own_code
 
 Values = Tensor | Mapping[str, Tensor]
 """A part for N samples: a tensor (N, …), or several (N,) by name."""
@@ -132,11 +132,8 @@ class EvidencePart:
     @property
     def code(self) -> str:
         """Hash of a third party's code, on which its values depend; empty for our own."""
-        if str(self.function.__module__).partition(".")[0] == "oodbench":
-            return ""
         entry = registry.find("evidence", self.name)
-        file = defining_file(self.function)
-        return source_of(self.function) if file is None or (entry and entry.origin == "process") else code_of(file)
+        return own_code(self.function, is_of_process=entry is not None and entry.origin == "process")
 
 
 class PartFailedError(OodbenchError):
@@ -262,9 +259,8 @@ def load_part(name: str) -> EvidencePart:
 
 
 def pass_device(parts: Sequence[EvidencePart], computing: Computing) -> torch.device:
-    """Where the pass of some parts is done: gradient metrics need float64, which the devices of Apple have not."""
-    needs_double = any(part.needs == "backward" for part in parts)
-    return CPU if needs_double and computing.device.type == "mps" else computing.device
+    """Where the pass of some parts is done."""
+    return computing.gradient_device if any(part.needs == "backward" for part in parts) else computing.device
 
 
 def parts_of_batch(
@@ -312,7 +308,7 @@ def _values_of(part: EvidencePart, run: NetworkPass) -> Values:
     except FROM_OUTSIDE:
         raise
     except BaseException as cause:
-        if is_exhausted(cause) or not part.code:
+        if is_exhausted(cause) or is_ours(part.function):
             raise
         said = str(cause).rstrip(".") if isinstance(cause, OodbenchError) else f"it raised {described(cause)}"
         reason = OodbenchError(f"the part {part.name} of the evidence cannot be computed: {said}")

@@ -13,7 +13,7 @@ def environment_fingerprint(run: PreparedRun) -> dict[str, str]:
     all_splits = [*training, splits.meta, splits.test, *splits.exposed.values(), *splits.unknown.values()]
     return {
         **{f"the version of {package}": version for package, version in versions().items()},
-        "the gradient engine": engine(run.resolved.computing.device),
+        "the gradient engine": engine(run.resolved.computing.gradient_device),
         "the type of the device": run.resolved.computing.device.type,
         "the classifier's code": run.resolved.classifier.code,
         **{f"the hash of {split.dataset} ({split.use})": split.sha256[:16] for split in all_splits},

@@ -38,6 +38,11 @@ class Computing:
         identity = {} if self.device.type == "cpu" else {"device": self.device.type}
         return identity if self.precision == "fp32" else {**identity, "precision": self.precision}
 
+    @property
+    def gradient_device(self) -> torch.device:
+        """Where gradients are measured, which needs float64: not on the devices of Apple, but on the processor then."""
+        return CPU if self.device.type == "mps" else self.device
+
     def autocast(self, device: torch.device | None = None) -> AbstractContextManager[Any]:
         """A context in which a network runs in the precision.
 
@@ -123,14 +128,26 @@ def seed_random(seed: int, device: torch.device = CPU) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
+def deterministic() -> tuple[bool, bool]:
+    """Whether torch takes algorithms that give the same each time, and whether it only warns where there are none."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def set_deterministic(chosen: tuple[bool, bool]) -> None:
+    """Set what ``deterministic`` says."""
+    if deterministic() != chosen:
+        # Only if it changes, since the call imports torch's compiler.
+        torch.use_deterministic_algorithms(chosen[0], warn_only=chosen[1])
+
+
 @contextmanager
 def full_precision(device: torch.device = CPU) -> Iterator[None]:
     """Compute in full float32, and alike each time, inside the context: no TF32, and no kernels that are tried out."""
     precision = torch.get_float32_matmul_precision()
-    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = deterministic()
     torch.set_float32_matmul_precision("highest")
-    if device.type == "cuda":  # elsewhere it is so already, and the call imports torch's compiler
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.type == "cuda":  # elsewhere it is so already
+        set_deterministic((True, True))
     try:
         with torch.backends.cudnn.flags(
             enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
@@ -138,5 +155,4 @@ def full_precision(device: torch.device = CPU) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
-        if device.type == "cuda":
-            torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        set_deterministic(strict)

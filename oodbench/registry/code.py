@@ -108,6 +108,29 @@ def source_of(thing: object) -> str:
     return hashlib.sha256(json.dumps(_parts_of(target, set())).encode()).hexdigest()
 
 
+def is_ours(target: object) -> bool:
+    """Whether a function or class is defined in oodbench."""
+    return str(target.__module__).partition(".")[0] == "oodbench"
+
+
+def own_code(target: object, *, is_of_process: bool) -> str:
+    """Hash of a plugin's code, if it is a third party's; empty for ours, and for what no file defines.
+
+    Args:
+        target: The function or class of the plugin.
+        is_of_process: Whether it was declared in this process, so that no file stands for its code.
+    """
+    if is_ours(target):
+        return ""
+    if is_of_process:
+        return source_of(target)
+    try:
+        file = defining_file(target)
+    except TypeError:  # of a compiled module
+        file = None
+    return "" if file is None else code_of(file)
+
+
 def _parts_of(thing: object, seen: set[int]) -> list[Any]:
     """What a function or class consists of, as JSON values."""
     if id(thing) in seen:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, OodbenchError, Phase, Stop, UsageError, described, one_line
-from oodbench.machine.device import CPU, forked_random, seed_random
+from oodbench.machine.device import CPU, deterministic, forked_random, seed_random, set_deterministic
 from oodbench.machine.phases import PhaseCost
 
 T = TypeVar("T")
@@ -65,16 +65,6 @@ def _set_device(device: torch.device) -> None:
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
-def _deterministic() -> tuple[bool, bool]:
-    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-
-
-def _set_deterministic(enabled: tuple[bool, bool]) -> None:
-    if _deterministic() != enabled:
-        # Only if it changes, since the call imports torch's compiler.
-        torch.use_deterministic_algorithms(enabled[0], warn_only=enabled[1])
-
-
 def _change_folder(folder: str) -> None:
     with suppress(OSError):  # it may have been deleted
         os.chdir(folder)
@@ -89,7 +79,7 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_default_device, _set_device),
     (torch.get_num_threads, _set_threads),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (_deterministic, _set_deterministic),
+    (deterministic, set_deterministic),
     (lambda: torch.is_autocast_enabled("cpu"), lambda enabled: torch.set_autocast_enabled("cpu", enabled)),
     (lambda: torch.is_autocast_enabled("cuda"), lambda enabled: torch.set_autocast_enabled("cuda", enabled)),
     (torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32),

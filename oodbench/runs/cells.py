@@ -220,7 +220,7 @@ def _make_pending_record(trial: Trial, detector: RecordedDetector, protocol: str
 
 
 def _engine(trial: Trial) -> str:
-    return engine(trial.collector.classifier.computing.device)
+    return engine(trial.collector.classifier.computing.gradient_device)
 
 
 def _begin_record(trial: Trial, detector: SelectedDetector | BrokenDetector, pending: PendingRecord) -> Record:

@@ -15,7 +15,7 @@ from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import SelectedDetector
 from oodbench.errors import CellSkippedError, MissingPrerequisiteError, OodbenchError, Phase
 from oodbench.evidence import Evidence
-from oodbench.evidence.collector import THROUGH_NETWORK
+from oodbench.evidence.collector import goes_through_network
 from oodbench.journal.passes import told
 from oodbench.machine.phases import Meter, PhaseCost
 from oodbench.machine.progress import Track, silent
@@ -183,8 +183,7 @@ class DetectorScorer:
             detector_evidence.labels,
             device,
         )
-        # What goes through the network does so batch by batch.
-        batch = trial.collector.usual_batch if THROUGH_NETWORK.intersection(plugin.needs) else None
+        batch = trial.collector.usual_batch if goes_through_network(plugin.needs) else None
         track = silent if batch is None else trial.collector.track
 
         def scored(fitted: FittedDetector, key: Key, evidence: Evidence) -> SplitScores:

@@ -3,7 +3,7 @@
 import math
 import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from oodbench import registry
 from oodbench.errors import UsageError
-from oodbench.machine.device import Precision
+from oodbench.machine.device import EXPECTED, Precision
 from oodbench.suites.schema import MAX_SEED
 
 # No detector can be evaluated on a single sample.
@@ -32,16 +32,26 @@ def _seeds(value: Sequence[int] | None) -> list[int] | None:
     return seeds
 
 
-def _limit(value: Any) -> Any:  # noqa: ANN401
-    if value is None:
-        return None
-    try:
-        limit = operator.index(value)
-    except TypeError:
-        limit = 0
-    if limit < MIN_LIMIT:
-        raise UsageError(f"the limit is {value!r}; expected a whole number from {MIN_LIMIT}, or None.")
-    return limit
+def _whole_number(what: str, least: int) -> Callable[[Any], Any]:
+    """A check that a value is a whole number, or None.
+
+    Args:
+        what: What the number is called.
+        least: The smallest one.
+    """
+
+    def checked(value: Any) -> Any:  # noqa: ANN401
+        if value is None:
+            return None
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = least - 1
+        if number < least:
+            raise UsageError(f"the {what} is {value!r}; expected a whole number from {least}, or None.")
+        return number
+
+    return checked
 
 
 def _timeout(value: Any) -> Any:  # noqa: ANN401
@@ -56,23 +66,11 @@ def _timeout(value: Any) -> Any:  # noqa: ANN401
     return seconds
 
 
-def _batch(value: Any) -> Any:  # noqa: ANN401
-    if value is None:
-        return None
-    try:
-        batch = operator.index(value)
-    except TypeError:
-        batch = 0
-    if batch < 1:
-        raise UsageError(f"the batch size is {value!r}; expected a whole number from 1, or None.")
-    return batch
-
-
 def _device(value: Any) -> Any:  # noqa: ANN401
     """The name of a device; which devices there are is found out where the run is done."""
     name = str(value)
     if not re.fullmatch(r"auto|[a-z]\w*(:\d+)?", name):
-        raise UsageError(f"the device is {value!r}; expected auto, cpu, cuda, cuda:N or mps.")
+        raise UsageError(f"the device is {value!r}; expected {EXPECTED}.")
     return name
 
 
@@ -146,7 +144,7 @@ class RunSpec(BaseModel):
     penultimate: str | None = None
     replace: Annotated[dict[str, str], BeforeValidator(_replacements)] = {}
     plugins: Texts = ()
-    limit: Annotated[int | None, BeforeValidator(_limit)] = None
+    limit: Annotated[int | None, BeforeValidator(_whole_number("limit", MIN_LIMIT))] = None
     skip_missing: Annotated[bool, BeforeValidator(bool)] = False
     skip_unreadable: Annotated[bool, BeforeValidator(bool)] = False
     drop_shared: Annotated[bool, BeforeValidator(bool)] = False
@@ -154,7 +152,7 @@ class RunSpec(BaseModel):
     timeout: Annotated[float | None, BeforeValidator(_timeout)] = None
     device: Annotated[str, BeforeValidator(_device)] = "auto"
     precision: Annotated[Precision, BeforeValidator(_precision)] = "fp32"
-    batch: Annotated[int | None, BeforeValidator(_batch)] = None
+    batch: Annotated[int | None, BeforeValidator(_whole_number("batch size", 1))] = None
 
 
 def make_spec(values: Mapping[str, object]) -> RunSpec:

@@ -66,7 +66,7 @@ def test_memory_beyond_forward_and_backward_does_not_grow_with_the_batch():
     from oodbench.gradients import gradient_metrics
 
     model, inputs = NETWORKS["resnet18"].build().eval(), torch.randn(128, 3, 32, 32)
-    training, _ = measure._first_run(lambda: measure._backward(model, inputs))
+    training, _ = measure._first_run(lambda: measure.forward_and_backward(model, inputs))
     ours, _ = measure._first_run(lambda: gradient_metrics(model, inputs))
     if training is None:
         pytest.skip("peak memory can be read on Linux with glibc only")

@@ -6,32 +6,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from small import small_suite
 from torch.nn import functional as F
 
 import oodbench
 from oodbench import registry
 from oodbench.errors import UsageError
 from oodbench.evidence.parts import evidence_part, load_part
+from oodbench.registry import declared
 
-SUITE = """
-name = "small"
-version = 1
-classifier = "cnn"
-known = "digits"
-seeds = [0]
-[input]
-size = 8
-[sizes]
-train = 120
-meta = 60
-test = 60
-exposed = 0
-unknown = 30
-[unknown]
-noise = { n = 40, group = "far" }
-[training]
-epochs = 1
-"""
 PLUGIN = """
 import torch
 import oodbench
@@ -64,7 +47,7 @@ def gradnorm_like(uniform):
 def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.toml").write_text(SUITE)
+    small_suite(tmp_path)
 
 
 def run(code, detectors, out="out", **options):
@@ -154,3 +137,16 @@ def test_an_unknown_attribute_of_evidence_is_told():
         _ = evidence.logit
     with pytest.raises(AttributeError, match="add it to `needs`"):
         _ = evidence.features
+
+
+def test_a_part_whose_package_is_broken_costs_only_the_detectors_that_need_it(monkeypatch):
+    def load():
+        raise ImportError("no module named gone")
+
+    broken = registry.PluginEntry("evidence", "gone", "gone:gone", "gone", "1.0", "", load)
+    monkeypatch.setitem(declared._declared, ("evidence", "gone"), broken)
+    code = PLUGIN + '\n\n@oodbench.detector("lost", needs=("gone",))\ndef lost(gone):\n    return gone\n'
+    records = run(code, ["lost", "entropy"])
+    assert (records["lost"].status, records["lost"].phase) == ("failed", "load")
+    assert "the evidence part 'gone' of gone 1.0 could not be loaded" in records["lost"].error
+    assert records["entropy"].status == "ok"

@@ -4,32 +4,13 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from small import small_suite
 
 import oodbench
 from oodbench.cli import run_command_line
 from oodbench.journal import passes
 from oodbench.machine.progress import silent
 from oodbench.runs.status import Images, status
-
-SUITE = """
-name = "small"
-version = 1
-classifier = "cnn"
-known = "digits"
-seeds = [0]
-[input]
-size = 8
-[sizes]
-train = 120
-meta = 60
-test = 60
-exposed = 0
-unknown = 30
-[unknown]
-noise = { n = 40, group = "far" }
-[training]
-epochs = 1
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +33,7 @@ def test_the_items_come_through_and_the_bar_gets_their_images():
 
 def test_a_run_tells_its_passes_and_status_shows_the_one_under_way(tmp_path, capsys):
     out = tmp_path / "out"
-    (tmp_path / "small.toml").write_text(SUITE)
-    oodbench.run(tmp_path / "small.toml", ["entropy", "odin"], ["known"], limit=40, out=out)
+    oodbench.run(small_suite(tmp_path), ["entropy", "odin"], ["known"], limit=40, out=out)
     (journal,) = (out / "log").glob("*.jsonl")
     lines = journal.read_text().splitlines()
     told = [json.loads(line) for line in lines]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import small_suite
 from torch import nn
 from torch.utils import backend_registration
 
@@ -17,25 +18,7 @@ from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.gradients import gradient_metrics
 from oodbench.machine.device import Computing, find_device, forked_random, full_precision, seed_random
 
-SUITE = """
-name = "small"
-version = 1
-classifier = "cnn"
-known = "digits"
-seeds = [0]
-[input]
-size = 8
-[sizes]
-train = 300
-meta = 120
-test = 80
-exposed = 20
-unknown = 40
-[unknown]
-noise = { n = 80, group = "far" }
-[training]
-epochs = 3
-"""
+SIZES = {"train": 300, "meta": 120, "test": 80, "exposed": 20, "unknown": 40, "epochs": 3}
 # All detectors on the processor and on another device: what they have scored, by cell.
 BOTH = """
 import json, sys
@@ -61,7 +44,7 @@ print(json.dumps([found, sorted(apart.used)]))
     reason="this torch has no backends that are written in Python",
 )
 def test_everything_runs_on_another_device_with_the_same_scores(tmp_path):
-    (tmp_path / "small.toml").write_text(SUITE)
+    small_suite(tmp_path, **SIZES)
     done = subprocess.run(
         [sys.executable, "-c", BOTH],
         cwd=tmp_path,
@@ -86,8 +69,7 @@ def test_everything_runs_on_another_device_with_the_same_scores(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of CUDA is here")
 def test_a_gpu_gives_the_same_scores_to_float32_accuracy(tmp_path, monkeypatch):
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
-    suite = tmp_path / "small.toml"
-    suite.write_text(SUITE)
+    suite = small_suite(tmp_path, **SIZES)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval()
     scores = {}
@@ -154,8 +136,7 @@ def test_mixed_precision_is_near_and_takes_no_pass_for_each_sample(caplog):
 
 def test_records_say_how_they_were_computed(tmp_path, monkeypatch):
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
-    suite = tmp_path / "small.toml"
-    suite.write_text(SUITE)
+    suite = small_suite(tmp_path, **SIZES)
     out = tmp_path / "out"
     plain = oodbench.run(str(suite), ["entropy"], ["known"], batch=7, out=out)
     mixed = oodbench.run(str(suite), ["entropy"], ["known"], precision="amp", out=tmp_path / "mixed")
