@@ -125,14 +125,35 @@ class NetworkParts:
     @property
     def stages(self) -> tuple[nn.Module, ...]:
         """The stages, applied in turn: inputs to feature maps. The resolution changes from stage to stage."""
-        return self._cut[0]
+        return self._pieces[0]
 
     @property
     def head(self) -> nn.Module:
         """All after the stages: feature maps of the last stage to logits."""
-        return self._cut[1]
+        return self._pieces[1]
+
+    def cut(self) -> None:
+        """Find stages and head now, if there are any.
+
+        While torch.fx traces a network, it takes part in the calls of all modules of the process, so that no other
+        thread may use a network meanwhile.
+        """
+        _ = self._cut_or_lack
+
+    @property
+    def _pieces(self) -> tuple[tuple[nn.Module, ...], nn.Module]:
+        found = self._cut_or_lack
+        if isinstance(found, CellSkippedError):
+            raise CellSkippedError(str(found)) from found.__cause__
+        return found
 
     @cached_property
+    def _cut_or_lack(self) -> tuple[tuple[nn.Module, ...], nn.Module] | CellSkippedError:
+        try:
+            return self._cut()
+        except CellSkippedError as lack:
+            return lack
+
     def _cut(self) -> tuple[tuple[nn.Module, ...], nn.Module]:
         """Stages and head: the network's graph, cut after the last bottleneck feature map of each resolution.
 

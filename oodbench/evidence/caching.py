@@ -18,7 +18,7 @@ from oodbench.classifiers.probe import Probe, without_probe
 from oodbench.datasets.splits import Split
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.one_pass import over_batches
-from oodbench.evidence.parts import EvidencePart, Values, parts_of_batch, pass_device
+from oodbench.evidence.parts import EvidencePart, Values, parts_of_batch, pass_device, ready
 from oodbench.gradients.entries import path
 from oodbench.machine.memory import give_back
 from oodbench.machine.progress import Track
@@ -120,7 +120,8 @@ def _collected(
     """
     batches = [(start, missing) for shard, missing in plan for start in shards[shard]]
     sizes = [min(batch, len(split.labels) - start) for start, _ in batches]
-    computing, device = classifier.computing, pass_device(list(parts.values()), classifier.computing)
+    asked_for, computing = list(parts.values()), classifier.computing
+    device = pass_device(asked_for, computing)
 
     def read(asked: tuple[int, Sequence[str]]) -> Tensor:
         return classifier.read_inputs(split, slice(asked[0], asked[0] + batch))
@@ -128,7 +129,9 @@ def _collected(
     def measure(replica: NetworkParts, inputs: Tensor, asked: tuple[int, Sequence[str]]) -> dict[str, Values]:
         return parts_of_batch(replica, inputs, [parts[name] for name in asked[1]], computing)
 
-    measured = over_batches(lambda: network(device), batches, read, measure, device, sizes, track, what)
+    measured = over_batches(
+        lambda: ready(network(device), asked_for), batches, read, measure, device, sizes, track, what
+    )
     for shard, missing in plan:
         chunks = [_to_tensors(next(measured)) for _ in shards[shard]]
         give_back()

@@ -258,6 +258,13 @@ def load_part(name: str) -> EvidencePart:
     return part
 
 
+def ready(network: NetworkParts, parts: Sequence[EvidencePart]) -> NetworkParts:
+    """The network, after all was done for the pass of some parts that cannot be done while other threads compute."""
+    if any(part.name not in BASIC for part in parts):  # which may read feature maps
+        network.cut()
+    return network
+
+
 def pass_device(parts: Sequence[EvidencePart], computing: Computing) -> torch.device:
     """Where the pass of some parts is done."""
     return computing.gradient_device if any(part.needs == "backward" for part in parts) else computing.device

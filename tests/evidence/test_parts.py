@@ -150,3 +150,29 @@ def test_a_part_whose_package_is_broken_costs_only_the_detectors_that_need_it(mo
     assert (records["lost"].status, records["lost"].phase) == ("failed", "load")
     assert "the evidence part 'gone' of gone 1.0 could not be loaded" in records["lost"].error
     assert records["entropy"].status == "ok"
+
+
+TRACED = """
+import threading
+import torch
+from torch import nn
+
+
+class Traced(nn.Sequential):
+    def forward(self, x):
+        if isinstance(x, torch.fx.Proxy):
+            assert threading.current_thread() is threading.main_thread(), "torch.fx meddles with other threads' calls"
+        return super().forward(x)
+
+
+def build(channels, size, classes):
+    layers = nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes)
+    return Traced(*layers)
+"""
+
+
+def test_no_network_is_traced_while_threads_compute():
+    with open("traced.py", "w", encoding="utf-8") as file:
+        file.write(TRACED)
+    (record,) = oodbench.run("small.toml", "ash", "known", classifier="traced.py:build", out="out")
+    assert record.status == "ok", record.error
