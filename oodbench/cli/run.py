@@ -1,5 +1,6 @@
 """``oodbench run``."""
 
+import gc
 import json
 from typing import Any
 
@@ -35,12 +36,15 @@ def command(importance: bool, as_json: bool, **options: Any) -> int:  # noqa: AN
     from oodbench.execution.run import execute, find_executor
     from oodbench.records.scored import with_scores
 
+    # What was imported stays to the end, and so do records: the collector of garbage need not go through them.
+    gc.freeze()
     of_dask = {name: options[name] for name in ("scheduler", "workers", "resources")}
     executor = find_executor(options["executor"], **of_dask)
     out = options["out"]
     with results_only(), progress() as track:
         summary = execute(spec_of(options), settings_of(options, executor, track))
     records = summary.records
+    gc.freeze()
     cells = with_scores(out, records)
     if as_json:
         answer = {

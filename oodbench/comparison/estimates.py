@@ -7,7 +7,6 @@ both, so that the sampling error of a mean, or of a difference of detectors, is 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +34,15 @@ class Estimate:
     @property
     def value(self) -> float:
         """Mean over the seeds."""
-        return mean(self.by_seed)
+        return math.fsum(self.by_seed) / len(self.by_seed)
 
     @property
     def spread(self) -> float | None:
         """Sample standard deviation over the seeds; None with one seed."""
-        return stdev(self.by_seed) if len(self.by_seed) > 1 else None
+        if len(self.by_seed) == 1:
+            return None
+        value = self.value
+        return math.sqrt(math.fsum((of_seed - value) ** 2 for of_seed in self.by_seed) / (len(self.by_seed) - 1))
 
     @property
     def sampling_variance(self) -> float:

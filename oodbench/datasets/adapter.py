@@ -1,7 +1,9 @@
 """The contract of a data set adapter: a card that describes the data set, and a function that reads a split."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,10 +198,18 @@ def load_dataset(name: str) -> DatasetPlugin:
 
 @dataclass(frozen=True)
 class LazyImages(Sequence[Image | Decoded]):
-    """A sequence of n images, each of which ``make(index)`` reads or generates when it is accessed."""
+    """A sequence of n images, each of which ``make(index)`` reads or generates when it is accessed.
+
+    Attributes:
+        n: Their number.
+        make: Makes an image from its index.
+        made_of: All that generated images follow from, beside their index (see :func:`made_of`); what is equal in this
+            has equal images, which are not made again to be told apart. Empty if nobody says.
+    """
 
     n: int
     make: Callable[[int], Image | Decoded]
+    made_of: str = field(default="", kw_only=True)
 
     def __len__(self) -> int:
         return self.n
@@ -210,3 +220,15 @@ class LazyImages(Sequence[Image | Decoded]):
         if not -self.n <= index < self.n:
             raise IndexError(index)
         return self.make(index % self.n)
+
+
+def made_of(code: str, packages: Sequence[str], *values: object) -> str:
+    """All that generated images follow from, for :class:`LazyImages`.
+
+    Args:
+        code: The file of the code that generates them.
+        packages: The distributions that it uses, whose versions count.
+        values: The values of its parameters.
+    """
+    versions = [f"{package} {version(package)}" for package in packages]
+    return " ".join([hashlib.sha256(Path(code).read_bytes()).hexdigest(), *versions, repr(values)])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from oodbench.datasets.adapter import Card, Image, LazyImages, Pool, Request, dataset
+from oodbench.datasets.adapter import Card, Image, LazyImages, Pool, Request, dataset, made_of
 from oodbench.errors import UsageError
 
 # O, o, I, l, i and Q are left out: at 8×8 pixels they cannot be told from 0 and 1.
@@ -53,7 +53,8 @@ def digits(request: Request, *, classes: tuple[int, ...] = tuple(range(10))) -> 
 def rendered_letters(request: Request, *, n: int = 1000) -> Pool:
     """Letters that went the way of the digits: a black-and-white glyph in a 32×32 box (cf. optdigits)."""
     labels = np.arange(n, dtype=np.int64) % len(LETTERS)
-    return Pool(LazyImages(n, lambda index: _glyph(LETTERS[labels[index]], index)), labels)
+    source = made_of(__file__, ["numpy", "pillow"], "letters")
+    return Pool(LazyImages(n, lambda index: _glyph(LETTERS[labels[index]], index), made_of=source), labels)
 
 
 @dataset(
@@ -68,7 +69,10 @@ def rendered_letters(request: Request, *, n: int = 1000) -> Pool:
 )
 def patches(request: Request, *, n: int = 1000) -> Pool:
     """Patches of scikit-learn's sample photographs."""
-    return Pool(LazyImages(n, _patch), np.zeros(n, dtype=np.int64))
+    return Pool(
+        LazyImages(n, _patch, made_of=made_of(__file__, ["numpy", "pillow", "scikit-learn"], "patches")),
+        np.zeros(n, dtype=np.int64),
+    )
 
 
 def _glyph(letter: str, index: int) -> Image:

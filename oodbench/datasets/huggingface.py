@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from PIL import Image as Pillow
 
-from oodbench.datasets.adapter import HELD_OUT, Card, DataMissingError, Decoded, LazyImages, Pool, Request, dataset
+from oodbench.datasets.adapter import (
+    HELD_OUT,
+    Card,
+    DataMissingError,
+    Decoded,
+    LazyImages,
+    Pool,
+    Request,
+    dataset,
+    made_of,
+)
 from oodbench.datasets.decoding import decode, naming_unreadable
 from oodbench.datasets.layout import pick_split, standard_split
 from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
@@ -100,12 +111,23 @@ def huggingface(
                 return decode(picture, request.decoding)
 
     return Pool(
-        LazyImages(len(rows), make),
+        LazyImages(len(rows), make, made_of=_made_of(folder, split, images, files, request)),
         np.asarray(numbers, dtype=np.int64),
         split,
         tuple(getattr(kind, "names", ())),
         [f"row {index}" for index in range(len(rows))],
     )
+
+
+def _made_of(folder: Path, split: str, column: str, rows: Any, request: Request) -> str:  # noqa: ANN401
+    """What the pictures follow from; empty if their files lie elsewhere, or were changed just now."""
+    from oodbench.datasets.kept_digests import stamp_of
+
+    stamps = {str(file): stamp_of(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    content = pc.struct_field(rows.data.column(column), "bytes")
+    if content.null_count or None in stamps.values():
+        return ""
+    return made_of(__file__, ["pillow", "datasets"], folder.resolve(), stamps, split, column, request.decoding)
 
 
 def _folder(request: Request, path: str, config: str | None) -> Path:

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.datasets.adapter import Decoded, Image, Pool, UnreadableImageError
+from oodbench.datasets.adapter import Decoded, Image, LazyImages, Pool, UnreadableImageError
 from oodbench.datasets.decoding import NARROW, WIDE, Pictures
-from oodbench.datasets.kept_digests import DigestStore, KeptDigests, Seen, Stamp, stamp_of
+from oodbench.datasets.kept_digests import GENERATED, DigestStore, KeptDigests, Seen, Stamp, stamp_of
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import FROM_OUTSIDE, OodbenchError, UsageError, blaming, described, is_exhausted
 from oodbench.machine.threads import processors
@@ -48,7 +48,7 @@ class InspectedPool:
 def inspect_pool(
     pool: Pool, preprocessing: Preprocessing, drawing: Drawing, dataset: str, store: DigestStore
 ) -> InspectedPool:
-    """Decode all images of a pool, but for files that were decoded before and are unchanged.
+    """Decode all images of a pool, but for files that are unchanged since, and for what was generated before.
 
     Args:
         pool: The pool.
@@ -74,6 +74,9 @@ def inspect_pool(
 
     if drawing == "source" and isinstance(pool.images, Pictures):
         found = _of_files(pool.images, store.of(pool.images), look)
+    elif isinstance(pool.images, LazyImages) and pool.images.made_of and preprocessing.transform is None:
+        prepared_by = preprocessing.identity if drawing == "prepared" else None
+        found = _of_generated(len(pool.images), store.of_generated(pool.images.made_of, prepared_by), look)
     else:
         found = map(look, range(len(pool.images)))
     digests: NDArray[np.bytes_] = np.zeros(len(pool.images), dtype="S32")
@@ -111,6 +114,16 @@ def _of_files(pictures: Pictures, kept: KeptDigests, look: Callable[[int], Seen 
                     yield found
     finally:
         kept.write()
+
+
+def _of_generated(n: int, kept: KeptDigests, look: Callable[[int], Seen | str]) -> Iterator[Seen | str]:
+    """What is seen of each generated image, in order: what is kept, else what a look shows."""
+    for position in range(n):
+        found = kept.find(str(position), GENERATED) or look(position)
+        if isinstance(found, Seen):
+            kept.note(str(position), GENERATED, found)
+        yield found
+    kept.write()
 
 
 def source_digest(pixels: Image) -> bytes:

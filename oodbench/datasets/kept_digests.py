@@ -1,13 +1,17 @@
-"""Digests of image files that were decoded before: a file of the same size and times is not opened again, as in git."""
+"""Digests of images that were seen before: a file of the same size and times is not opened again, as in git.
+
+What is generated in the same way is not generated again.
+"""
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +20,15 @@ import torch
 from oodbench.cache.tensor_files import read_tensors, write_tensors
 from oodbench.datasets.decoding import Pictures
 
-# To be raised when pictures are decoded or hashed otherwise.
+# To be raised when pictures are decoded, prepared or hashed otherwise.
 VERSION = 1
 # A file that was changed less than so many seconds ago may be changed again without another time.
 SETTLED_S = 2.0
 
 Stamp = tuple[int, int, int, int]
 """Size, time of change of the content and of the file's entry in nanoseconds, and number of the file."""
+GENERATED: Stamp = (0, 0, 0, 0)
+"""The stamp of images that are generated, as there is no file that could change."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def stamp_of(file: Path) -> Stamp | None:
 
 
 class KeptDigests:
-    """The digests of the pictures of a folder, which a file of the cache keeps.
+    """The digests of the pictures of a folder, or of a set that is generated, which a file of the cache keeps.
 
     Args:
         file: The file; None keeps nothing beyond this process.
@@ -88,7 +94,7 @@ class KeptDigests:
 
 @dataclass(frozen=True)
 class DigestStore:
-    """The digests of the pictures of all folders.
+    """The digests of the pictures of all folders, and of all sets that are generated.
 
     Attributes:
         cache: Where the cache keeps them; None keeps nothing beyond this process.
@@ -100,7 +106,19 @@ class DigestStore:
     def of(self, pictures: Pictures) -> KeptDigests:
         """The digests of the folder of some pictures, as they are decoded."""
         rule = asdict(pictures.rule) | {"invert": pictures.invert}
-        identity = [VERSION, version("pillow"), os.fsencode(pictures.folder.resolve()).hex(), rule]
+        return self._of([os.fsencode(pictures.folder.resolve()).hex(), rule])
+
+    def of_generated(self, made_of: str, prepared_by: Mapping[str, Any] | None) -> KeptDigests:
+        """The digests of images that are generated, or of the rows of a table, by position.
+
+        Args:
+            made_of: What they follow from.
+            prepared_by: The identity of the preprocessing, if digests are those of prepared images.
+        """
+        return self._of([made_of, prepared_by])
+
+    def _of(self, what: Sequence[Any]) -> KeptDigests:
+        identity = [VERSION, version("pillow"), *what]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         if key not in self._opened:
             self._opened[key] = KeptDigests(None if self.cache is None else self.cache / f"{key}.safetensors")

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from oodbench.datasets.adapter import Card, Image, LazyImages, Pool, Request, dataset
+from oodbench.datasets.adapter import Card, Image, LazyImages, Pool, Request, dataset, made_of
 
 
 @dataset(
@@ -30,4 +30,6 @@ def noise(
             return random.integers(0, 256, size=shape, dtype=np.uint8)
         return np.clip(np.rint(random.normal(127.5, 64, size=shape)), 0, 255).astype(np.uint8)
 
-    return Pool(LazyImages(n, make), np.zeros(n, dtype=np.int64))
+    return Pool(
+        LazyImages(n, make, made_of=made_of(__file__, ["numpy"], kind, seed, shape)), np.zeros(n, dtype=np.int64)
+    )

@@ -76,8 +76,8 @@ def refuse_ambiguous_json(content: bytes) -> None:
 
 
 def _refuse_repeated(pairs: Sequence[tuple[str, Any]]) -> None:
-    repeated = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
-    if repeated:
+    if len(dict(pairs)) < len(pairs):
+        repeated = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
         raise UnreadableError(f"has the key {repeated[0]!r} twice in one object")
 
 

@@ -143,9 +143,15 @@ def has_same_scores(record: Record, folder: Path, other: Record, other_folder: P
 
 def _by_set(table: pa.Table) -> dict[str, NDArray[np.floating]]:
     """The scores (n,) of each test set of a table."""
-    names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
     scores = table["score"].to_numpy()
-    return {name: scores[names == name] for name in dict.fromkeys(names)}
+    return {name: scores[members] for name, members in _sets_of(table)}
+
+
+def _sets_of(table: pa.Table) -> list[tuple[str, NDArray[np.bool_]]]:
+    """The test sets of a table with their rows, in the order of their first rows."""
+    names = table["dataset"].combine_chunks().cast(pa.string()).dictionary_encode()
+    number = names.indices.to_numpy()
+    return [(name, number == i) for i, name in enumerate(names.dictionary.to_pylist())]
 
 
 def read_score_table(path: Path) -> tuple[pa.Table, str]:
@@ -183,17 +189,15 @@ def read_scores(path: Path) -> ScoreSets:
         InvalidRecordError: The file is not there, or is no file of scores.
     """
     table, sha256 = read_score_table(path)
-    names = np.asarray(table["dataset"].cast(pa.string()).to_pylist(), dtype=object)
     indices, labels, predictions, scores = (
         table[name].to_numpy() for name in ("index", "label", "prediction", "score")
     )
     sets, orders = {}, {}
-    for name in dict.fromkeys(names):
-        members = names == name
+    for name, members in _sets_of(table):
         sets[name] = labels[members], predictions[members], scores[members]
         order = np.stack([indices[members], labels[members]]).astype("<i8")
         orders[name] = hashlib.sha256(order.tobytes()).hexdigest()
-    return ScoreSets(sha256, len(names), orders, sets)
+    return ScoreSets(sha256, len(scores), orders, sets)
 
 
 def _read_table(content: bytes) -> pa.Table:

@@ -201,7 +201,7 @@ def cell_id(
     about |= {"code": classifier.code or None, "preprocessing": classifier.preprocessing}
     about |= {"network": classifier.network or None, "device": classifier.device, "precision": classifier.precision}
     known = {
-        "suite": suite.model_dump(),
+        "suite": dict(suite),
         "protocol": protocol,
         "exposed": list(exposed),
         "seed": seed,
@@ -238,7 +238,7 @@ def identity(record: Record) -> str:
 
 
 def _who(detector: RecordedDetector) -> dict[str, Any]:
-    known = detector.model_dump(exclude={"learnt", "given", "inputs"})
+    known = {key: value for key, value in detector if key not in ("learnt", "given", "inputs")}
     # Fields that old records lack are left out, so that their identity stays the same.
     if detector.distribution_version is None:
         del known["distribution_version"]

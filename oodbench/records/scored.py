@@ -67,9 +67,9 @@ def scored_record(record: Record, file: Path, files: dict[Path, ScoreSets]) -> S
         return ScoredRecord(record, file, {})
     if record.scores is None:
         raise InvalidRecordError("it has results and names no scores")
-    path = scores_path(record.scores.path, file.parents[1])
+    path = file.parents[1] / record.scores.path
     if path not in files:
-        files[path] = read_scores(path)
+        files[path] = read_scores(scores_path(record.scores.path, file.parents[1]))
     return ScoredRecord(record, file, _samples(record, files[path]))
 
 

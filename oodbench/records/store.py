@@ -75,19 +75,19 @@ class Store:
             remove_orphans(folder)
         return cls(out, rerun, {file.stem: _state(file) for file in (out / "records").glob("*.json")})
 
-    def finished(self, cell: str) -> Record | None:
-        """The record of a cell that need not be run; None if the cell is to be run."""
-        record = self._kept(cell)
+    def finished_of(self, cells: Sequence[str]) -> dict[str, Record]:
+        """The records of those cells that need not be run, by cell."""
+        intact: set[RecordedScores] = set()
+        records = {cell: self._finished(cell, intact) for cell in cells}
+        return {cell: record for cell, record in records.items() if record is not None}
+
+    def _finished(self, cell: str, intact: set[RecordedScores]) -> Record | None:
+        record = self._kept(cell, intact)
         if record is None:
             return None
         is_of_this_run = self.before.get(cell) != _state(self._file(cell))
         wanted_again = self.rerun == "all" or (self.rerun == "failed" and record.status == "failed")
         return None if wanted_again and not is_of_this_run else record
-
-    def finished_of(self, cells: Sequence[str]) -> dict[str, Record]:
-        """The records of those cells that need not be run, by cell."""
-        records = {cell: self.finished(cell) for cell in cells}
-        return {cell: record for cell, record in records.items() if record is not None}
 
     def claimed(self, cells: Sequence[str], *, wait: bool) -> AbstractContextManager[bool]:
         """Lock the cells of a job for this process.
@@ -105,7 +105,7 @@ class Store:
         Returns:
             The record that is in the folder now.
         """
-        kept = self._kept(record.cell_id)
+        kept = self._kept(record.cell_id, set())
         if kept is not None and kept.status == "ok":
             # Their files may differ in scores of other cells.
             if record.status != kept.status or not has_same_scores(record, self.out, kept, self.out):
@@ -129,14 +129,19 @@ class Store:
 
     def keep_scores(self, scores: ScoreFile) -> None:
         """Write per-sample scores, unless they are there."""
-        if not self._has(scores.recorded):
+        if not self._has(scores.recorded, set()):
             write_atomically(self.out / scores.recorded.path, lambda path: Path(path).write_bytes(scores.content))
 
     def _file(self, cell: str) -> Path:
         return self.out / "records" / f"{cell}.json"
 
-    def _kept(self, cell: str) -> Record | None:
-        """The record of a cell; None if there is none, or if it is damaged or lacks its scores."""
+    def _kept(self, cell: str, intact: set[RecordedScores]) -> Record | None:
+        """The record of a cell; None if there is none, or if it is damaged or lacks its scores.
+
+        Args:
+            cell: The cell.
+            intact: Files of scores that were found intact before, as cells share them; this one's is added.
+        """
         file = self._file(cell)
         if not file.exists():
             return None
@@ -145,17 +150,21 @@ class Store:
         except InvalidRecordError as error:
             logger.warning("the record %s is damaged (%s); its cell is run again.", file, error)
             return None
-        if record.cell_id != cell or (record.scores is not None and not self._has(record.scores)):
+        if record.cell_id != cell or (record.scores is not None and not self._has(record.scores, intact)):
             logger.warning("the record %s has another cell_id or lacks its scores; its cell is run again.", file)
             return None
         return record
 
-    def _has(self, scores: RecordedScores) -> bool:
+    def _has(self, scores: RecordedScores, intact: set[RecordedScores]) -> bool:
+        if scores in intact:
+            return True
         try:
             content = read_limited(scores_path(scores.path, self.out), LARGEST_SCORES)
         except (OSError, UnreadableError, InvalidRecordError):
             return False
-        return hashlib.sha256(content).hexdigest() == scores.sha256
+        if hashlib.sha256(content).hexdigest() == scores.sha256:
+            intact.add(scores)
+        return scores in intact
 
 
 def score_file(table: pa.Table) -> ScoreFile:

@@ -7,7 +7,7 @@ import numpy as np
 
 from oodbench.evaluation.results import CALIBRATED, Memo, Metric, Result, results
 from oodbench.machine.progress import Track, silent
-from oodbench.records.files import InvalidRecordError, ScoreSets, parse_record, record_files, scores_path
+from oodbench.records.files import InvalidRecordError, ScoreSets, parse_record, record_files
 from oodbench.records.record import identity
 from oodbench.records.scored import TOLERANCE, Rejected, ScoredRecord, scored_record
 
@@ -97,7 +97,7 @@ def _refuse_other_order(
     record = scored.record
     if record.scores is None:
         return
-    file = files[scores_path(record.scores.path, scored.file.parents[1])]
+    file = files[scored.file.parents[1] / record.scores.path]
     for name in scored.samples:
         digest = file.orders[name]
         first, where = orders.setdefault(f"{record.suite.name} {record.datasets[name].sha256}", (digest, scored.file))

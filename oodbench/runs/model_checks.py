@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from oodbench.classifiers.classifier import Classifier
@@ -130,6 +129,8 @@ def _permutation(
 
 def _assignment(predictions: NDArray[np.int64], labels: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """The class for each output that fits the most samples; outputs that nothing speaks for keep their place."""
+    from scipy.optimize import linear_sum_assignment
+
     counts = np.zeros((n, n))
     np.add.at(counts, (predictions, labels), 1)
     _, assigned = linear_sum_assignment(-(counts + 0.5 * np.eye(n)))

@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -15,8 +17,12 @@ import oodbench
 from oodbench import registry
 from oodbench.datasets import huggingface
 from oodbench.datasets.adapter import DataMissingError, Decoding, NoSuchSplitError, Request, UnreadableImageError
+from oodbench.datasets.inspection import inspect_pool, source_digest
+from oodbench.datasets.kept_digests import DigestStore
+from oodbench.datasets.preparation import Preprocessing
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.suites.reading import read_suite
+from oodbench.suites.schema import Input
 
 
 @pytest.fixture(autouse=True)
@@ -300,3 +306,26 @@ def test_a_name_on_the_hub_stays_one_in_a_suite_file(tmp_path, name):
     assert sources["other"].parameters == {"path": name, "config": "plain"}
     with pytest.raises(DataMissingError, match=f"huggingface: the folder {name}, and .* `oodbench data fetch"):
         oodbench.run(str(file), "entropy", out=tmp_path / "out", data=tmp_path / "data")
+
+
+def test_the_digests_of_saved_rows_are_kept_until_their_files_change(tmp_path, monkeypatch):
+    monkeypatch.setattr("oodbench.datasets.kept_digests.SETTLED_S", -1e9)
+    looked_at = []
+
+    def digests():
+        pool = read(tmp_path / "pets")
+        original = pool.images.make
+        images = replace(pool.images, make=lambda index: looked_at.append(index) or original(index))
+        pool, store = replace(pool, images=images), DigestStore(tmp_path / "digests")
+        return list(inspect_pool(pool, Preprocessing(Input(size=8)), "source", "pets", store).digests)
+
+    rows(4).save_to_disk(tmp_path / "pets")
+    first = digests()
+    assert digests() == first == [source_digest(np.asarray(picture)) for picture in pictures(4)]
+    assert looked_at == [0, 1, 2, 3]
+    shutil.rmtree(tmp_path / "pets")
+    rows(4, seed=1).save_to_disk(tmp_path / "pets")
+    assert digests() == [source_digest(np.asarray(picture)) for picture in pictures(4, seed=1)]
+    assert read(tmp_path / "pets").images.made_of
+    monkeypatch.setattr("oodbench.datasets.kept_digests.SETTLED_S", 1e9)
+    assert not read(tmp_path / "pets").images.made_of, "the files may change again without another time"

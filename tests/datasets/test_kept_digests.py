@@ -2,14 +2,16 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 import oodbench
+from oodbench import registry
 from oodbench.datasets import decoding
-from oodbench.datasets.adapter import Decoding, Pool, UnreadableImageError
+from oodbench.datasets.adapter import Decoding, LazyImages, Pool, Request, UnreadableImageError
 from oodbench.datasets.decoding import read_pictures
 from oodbench.datasets.inspection import inspect_pool, source_digest
 from oodbench.datasets.kept_digests import DigestStore
@@ -182,3 +184,42 @@ def test_an_unreadable_image_is_never_taken_for_a_kept_one(folder, tmp_path, mon
     assert set(look(folder, tmp_path).unreadable) == set(look(folder, tmp_path).unreadable) == {3}
     with pytest.raises(UnreadableImageError):
         decoding.read_picture(folder / "03.png", Decoding())
+
+
+def generated(made, made_of, factor=1):
+    def make(index):
+        made.append(index)
+        return np.full((3, 3), factor * index, np.uint8)
+
+    return Pool(LazyImages(N, make, made_of=made_of), np.zeros(N, dtype=np.int64))
+
+
+def test_what_is_made_in_the_same_way_is_made_once(tmp_path):
+    made = []
+
+    def see(made_of, drawing="source", size=8, factor=1):
+        pool, preprocessing = generated(made, made_of, factor), Preprocessing(Input(size=size))
+        return list(inspect_pool(pool, preprocessing, drawing, "mine", DigestStore(tmp_path / "digests")).digests)
+
+    first = see("squares 1")
+    assert first == see("squares 1") == [source_digest(np.full((3, 3), i, np.uint8)) for i in range(N)]
+    assert len(made) == N
+    assert see("squares 2", factor=2) != first
+    assert see("squares 1", "prepared") != first
+    assert see("squares 1", "prepared", size=16) != see("squares 1", "prepared")
+    assert len(made) == 4 * N
+    see("")
+    see("")
+    assert len(made) == 6 * N, "nobody says what they follow from"
+
+
+@pytest.mark.parametrize("adapter", ["noise", "rendered-letters", "patches"])
+def test_sets_that_are_made_here_say_what_they_follow_from(adapter):
+    plugin = registry.load("datasets", adapter)
+    few, more = (plugin.read(Request(Path(), "test", False), {"n": n}).images for n in (3, 5))
+    assert few.made_of == more.made_of, "an image depends on its index, not on how many there are"
+    if adapter == "noise":
+        others = [{"kind": "gaussian"}, {"seed": 1}]
+        assert all(plugin.read(Request(Path(), "test", False), other).images.made_of != few.made_of for other in others)
+        larger = Request(Path(), "test", False, 3, 16)
+        assert plugin.read(larger, {}).images.made_of != few.made_of
