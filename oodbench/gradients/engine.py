@@ -232,10 +232,8 @@ def _sums_of_chunk(stop: Stop, x: Tensor, d: Tensor, workspace: Workspace) -> di
         sums = _sums_by_rule(stop, x, d, workspace)
         if not sums:
             return sums
-        strange = torch.stack([_is_strange(of_parameter) for of_parameter in sums.values()]).any(dim=0) & d.flatten(
-            1
-        ).any(dim=1)
-        if strange.any():
+        strange = torch.stack([_is_strange(of_parameter) for of_parameter in sums.values()]).any(dim=0)
+        if strange.any() and (strange := strange & d.flatten(1).any(dim=1)).any():
             again = _sums_by_rule(stop, x[strange].double() if x.is_floating_point() else x[strange],
                                   d[strange].double(), workspace)  # fmt: skip
             for key, of_parameter in again.items():
