@@ -1,6 +1,7 @@
 """Decodes each image of a pool once: its digest, whether it can be read, and what was converted on the way."""
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ Drawing = Literal["source", "prepared"]
 """What splits are drawn by: the images as they are decoded, or as the classifier sees them."""
 # Files that are looked at before what is seen of them is taken.
 AT_ONCE = 1024
+# What was seen is kept this often, so that a run that is killed need not look at all files again; less often where
+# keeping takes more than a twentieth of the time.
+EVERY_S, SHARE = 5.0, 20
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,14 @@ def _of_files(pictures: Pictures, kept: KeptDigests, look: Callable[[int], Seen 
         stamp = stamp_of(pictures.folder / pictures.names[position])
         return stamp, kept.find(pictures.names[position], stamp) or look(position)
 
+    due = time.monotonic() + EVERY_S
     try:
         with ThreadPoolExecutor(processors()) as threads:
             for start in range(0, len(pictures), AT_ONCE):
+                if (now := time.monotonic()) > due:
+                    kept.write()
+                    after = time.monotonic()
+                    due = after + max(EVERY_S, SHARE * (after - now))
                 positions = range(start, min(start + AT_ONCE, len(pictures)))
                 for position, (stamp, found) in zip(positions, threads.map(seen, positions), strict=True):
                     if isinstance(found, Seen):

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +225,32 @@ def test_sets_that_are_made_here_say_what_they_follow_from(adapter):
         assert all(plugin.read(Request(Path(), "test", False), other).images.made_of != few.made_of for other in others)
         larger = Request(Path(), "test", False, 3, 16)
         assert plugin.read(larger, {}).images.made_of != few.made_of
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from oodbench.datasets import decoding, inspection, kept_digests
+import test_kept_digests as tests
+
+inspection.AT_ONCE, inspection.EVERY_S, inspection.SHARE = 4, 0, 0
+inspection.processors, kept_digests.SETTLED_S = (lambda: 1), -1e9
+original = decoding.read_picture
+
+def read_picture(file, rule):
+    if file.name == "09.png":
+        os._exit(9)  # as by kill -9
+    return original(file, rule)
+
+decoding.read_picture = read_picture
+tests.look(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_what_was_seen_before_a_kill_is_not_looked_at_again(folder, tmp_path, opened, monkeypatch):
+    command = [sys.executable, "-c", KILLED, folder, tmp_path]
+    script = subprocess.run(command, check=False, cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert script.returncode == 9, script.stderr
+    settle(monkeypatch)
+    assert list(look(folder, tmp_path).digests) == expected(folder)
+    assert sorted(opened) == [f"{i:02}.png" for i in range(8, N)]
