@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ Drawing = Literal["source", "prepared"]
 """What splits are drawn by: the images as they are decoded, or as the classifier sees them."""
 # Files that are looked at before what is seen of them is taken.
 AT_ONCE = 1024
+# Of these, those that a thread gets at once: few enough to share the work, and enough that sharing costs little.
+OF_A_THREAD = 16
 # What was seen is kept this often, so that a run that is killed need not look at all files again; less often where
 # keeping takes more than a twentieth of the time.
 EVERY_S, SHARE = 5.0, 20
@@ -104,9 +107,13 @@ def inspect_pool(
 def _of_files(pictures: Pictures, kept: KeptDigests, look: Callable[[int], Seen | str]) -> Iterator[Seen | str]:
     """What is seen of each file, in order: what is kept, else what a look shows; several files are read at once."""
 
-    def seen(position: int) -> tuple[Stamp | None, Seen | str]:
-        stamp = stamp_of(pictures.folder / pictures.names[position])
-        return stamp, kept.find(pictures.names[position], stamp) or look(position)
+    def seen(positions: range) -> list[tuple[str, Stamp | None, Seen | str]]:
+        names = [pictures.names[position] for position in positions]
+        stamps = [stamp_of(pictures.folder / name) for name in names]
+        return [
+            (name, stamp, kept.find(name, stamp) or look(position))
+            for position, name, stamp in zip(positions, names, stamps, strict=True)
+        ]
 
     due = time.monotonic() + EVERY_S
     try:
@@ -117,9 +124,10 @@ def _of_files(pictures: Pictures, kept: KeptDigests, look: Callable[[int], Seen 
                     after = time.monotonic()
                     due = after + max(EVERY_S, SHARE * (after - now))
                 positions = range(start, min(start + AT_ONCE, len(pictures)))
-                for position, (stamp, found) in zip(positions, threads.map(seen, positions), strict=True):
+                tasks = [positions[i : i + OF_A_THREAD] for i in range(0, len(positions), OF_A_THREAD)]
+                for name, stamp, found in chain.from_iterable(threads.map(seen, tasks)):
                     if isinstance(found, Seen):
-                        kept.note(pictures.names[position], stamp, found)
+                        kept.note(name, stamp, found)
                     yield found
     finally:
         kept.write()
