@@ -6,6 +6,7 @@ There are never more assignments under way than slots, so that a worker that end
 
 import base64
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from oodbench.execution.coordinator import Assignment, Coordinator, Done, Finish
 from oodbench.execution.environment import environment_fingerprint
 from oodbench.execution.queue import RETRIES, WorkerName
 from oodbench.execution.slot import Answers, end_processes, perform
-from oodbench.execution.work import WorkAnswer, WorkerSetup, WorkRequest
+from oodbench.execution.work import Passed, WorkAnswer, WorkerSetup, WorkRequest
 from oodbench.journal.events import tell
 from oodbench.machine.device import device_count
 from oodbench.machine.threads import processors
@@ -179,6 +180,12 @@ def _default_workers(device: "torch.device") -> int:
     return processors() if device.type == "cpu" else device_count(device)
 
 
+def _tell_pass(event: tuple[float, Mapping[str, str]]) -> None:
+    """Pass on to the journal how far a pass over images is that a worker does; called by Dask with time and message."""
+    _, message = event
+    tell("images done", worker=message["worker"], **Passed.model_validate_json(message["passed"]).model_dump())
+
+
 @dataclass
 class _Running:
     """An assignment under way: its worker, its future, and when it was started."""
@@ -199,6 +206,8 @@ class _Transport:
         self._coordinator, self._store = coordinator, store
         # Sent once to each worker rather than with each request, as it may be large.
         self._setup = client.submit(str, setup.model_dump_json(), pure=False)
+        self._topic = f"oodbench-{secrets.token_hex(8)}"
+        client.subscribe_topic(self._topic, _tell_pass)  # type: ignore[no-untyped-call]
         self._running: dict[str, _Running] = {}
         self._ended: SimpleQueue[Future[Answers]] = SimpleQueue()
         self._slots: dict[str, int] = {}
@@ -229,6 +238,7 @@ class _Transport:
             perform,
             [task.request.model_dump_json() for task in assignment.tasks],
             self._setup,
+            self._topic,
             key=key,
             workers=[assignment.worker],
             allow_other_workers=True,
@@ -263,6 +273,8 @@ class _Transport:
         if self._running:
             with suppress(Exception):
                 self._client.cancel([running.future for running in self._running.values()])  # type: ignore[no-untyped-call]
+        with suppress(Exception):
+            self._client.unsubscribe_topic(self._topic)  # type: ignore[no-untyped-call]
         if self._dask.scheduler is not None:
             with suppress(Exception):
                 self._client.run(end_processes)

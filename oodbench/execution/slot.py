@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 
-from oodbench.execution.work import CLOSED, SLOT, WorkRequest
+from oodbench.execution.work import CLOSED, PASS, SLOT, WorkRequest
 from oodbench.machine.waiting import with_short_waits
 
 # Signals that are sent by the system (out of memory) or by a person, rather than caused by a plugin.
@@ -20,6 +20,7 @@ FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 # Seconds between two looks at a process that does not answer.
 LOOK_S = 1.0
 
+Say = Callable[[str], None]
 Answers = tuple[list[str], str | None]
 """Answers as JSON; and how the process ended, if it was ended from outside before it had answered all requests."""
 
@@ -56,8 +57,8 @@ class WorkerProcess:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def ask(self, request: str, setup: str) -> str:
-        """Send a request and return the answer, all as JSON.
+    def ask(self, request: str, setup: str, say: Say) -> str:
+        """Send a request and return the answer, all as JSON; how far a pass over images is goes to ``say`` meanwhile.
 
         Raises:
             ProcessEndedError: The process ended before it had answered.
@@ -72,6 +73,9 @@ class WorkerProcess:
             self._process.stdin.write(f'{{"seal": "{seal}", "setup": {said}, "request": {request}}}\n'.encode())
             self._process.stdin.flush()
             answer = self._line(self._process.stdout.fileno())
+            while answer.startswith(f"{seal} {PASS}".encode()):
+                say(answer.removeprefix(f"{seal} {PASS}".encode()).decode())
+                answer = self._line(self._process.stdout.fileno())
         except BrokenPipeError:
             answer = b""
         if not answer.startswith(f"{seal} ".encode()):
@@ -108,31 +112,44 @@ class WorkerProcess:
             self._process.wait()
 
 
-def perform(requests: Sequence[str], setup: str) -> Answers:
-    """Do requests of a run in the process of this slot, one after the other; called by Dask."""
+def perform(requests: Sequence[str], setup: str, topic: str) -> Answers:
+    """Do requests of a run in the process of this slot, one after the other; called by Dask.
+
+    Args:
+        requests: The requests.
+        setup: The setup of the run.
+        topic: The topic of Dask's events under which the run hears how far passes over images are.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def say(passed: str) -> None:
+        worker.log_event(topic, {"worker": worker.address, "passed": passed})
+
     answers: list[str] = []
     for request in requests:
         try:
-            answers.append(_answer(request, setup))
+            answers.append(_answer(request, setup, say))
         except ProcessEndedError as ended:
             return answers, how(ended.args[0])
     return answers, None
 
 
-def _answer(request: str, setup: str) -> str:
+def _answer(request: str, setup: str, say: Say) -> str:
     """The answer to a request, as JSON; if a plugin ended the process, the answer has records of the failure.
 
     Raises:
         ProcessEndedError: The process ended for another reason.
     """
     try:
-        return _process().ask(request, setup)
+        return _process().ask(request, setup, say)
     except ProcessEndedError as ended:
         asked = WorkRequest.model_validate_json(request)
         status: int | None = ended.args[0]
         if asked.what != "run" or (status is not None and -status in FROM_OUTSIDE):
             raise
-        return _process().ask(asked.model_copy(update={"failure": how(status)}).model_dump_json(), setup)
+        return _process().ask(asked.model_copy(update={"failure": how(status)}).model_dump_json(), setup, say)
 
 
 def dask_setup(worker: object) -> None:

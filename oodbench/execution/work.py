@@ -11,6 +11,8 @@ from oodbench.runs.spec import RunSpec
 CLOSED = 74
 # Environment variable that tells a process which of this machine's it is, by which it takes a GPU.
 SLOT = "OODBENCH_SLOT"
+# What stands between the seal and how far a pass is; an answer begins with a brace.
+PASS = "pass "
 
 
 class _Model(BaseModel):
@@ -81,6 +83,24 @@ class PreparedSeed(_Model):
     cells: list[list[str]]
     probe: dict[str, list[float]] = {}
     trusts_model: bool = False
+
+
+class Passed(_Model):
+    """How far a pass over images is that a worker does, sent while it goes on.
+
+    Attributes:
+        seed: The seed of the request that it is of.
+        what: What is done.
+        done: For how many images it is done.
+        total: Number of images.
+        seconds: What that took.
+    """
+
+    seed: int
+    what: str
+    done: int
+    total: int
+    seconds: float
 
 
 class WorkAnswer(_Model):

@@ -12,12 +12,13 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from oodbench.errors import OodbenchError, UsageError, described, one_line
 from oodbench.execution.environment import environment_fingerprint
-from oodbench.execution.work import CLOSED, SLOT, SealedRequest, WorkAnswer, WorkerSetup, WorkRequest
+from oodbench.execution.work import CLOSED, PASS, SLOT, Passed, SealedRequest, WorkAnswer, WorkerSetup, WorkRequest
 from oodbench.execution.worker import Worker
+from oodbench.journal.events import events
 from oodbench.machine.progress import silent
 from oodbench.records.record import Record
 from oodbench.records.store import ScoreFile
@@ -57,6 +58,21 @@ class _Warnings(logging.Handler):
         """The warnings since the last call."""
         texts, self.texts = self.texts, []
         return texts
+
+
+class _Passes(logging.Handler):
+    """Sends how far a pass over images is, ahead of the answer to the request at hand."""
+
+    def __init__(self, outgoing: TextIO) -> None:
+        super().__init__()
+        self._outgoing = outgoing
+        self.request: SealedRequest | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "images done" and self.request is not None:
+            passed = Passed(seed=self.request.request.seed, **record.__dict__["facts"])
+            self._outgoing.write(f"{self.request.seal} {PASS}{passed.model_dump_json()}\n")
+            self._outgoing.flush()
 
 
 def make_worker(setup: WorkerSetup) -> Worker:
@@ -114,6 +130,8 @@ def main() -> NoReturn:
     warnings = _Warnings()
     logging.getLogger("oodbench").addHandler(warnings)
     logging.getLogger("oodbench").propagate = False
+    passes = _Passes(outgoing)
+    events.addHandler(passes)
     # No Ctrl-C of a terminal reaches this session; one that a plugin sends is ignored.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -135,6 +153,7 @@ def main() -> NoReturn:
                 worker.close()
             setup, worker = sealed.setup, None  # not the data of two runs at once in memory
         assert setup is not None
+        passes.request = sealed
         try:
             worker = worker or make_worker(setup)
             reply = answer(worker, sealed.request)
@@ -144,6 +163,7 @@ def main() -> NoReturn:
             os._exit(128 + signal.SIGINT)
         except Exception as error:
             reply = WorkAnswer(error=f"the request to {sealed.request.what} raised {described(error)}")
+        passes.request = None
         reply_text = reply.model_copy(update={"warnings": warnings.taken()}).model_dump_json()
         try:
             outgoing.write(f"{sealed.seal} {reply_text}\n")

@@ -93,13 +93,15 @@ class SeedEnded(_Event):
 
 
 class ImagesDone(_Event):
-    """How many images of a pass are done, and in how many seconds."""
+    """How many images of a pass are done, and in how many seconds; seed and worker if a worker of Dask does it."""
 
     event: Literal["images done"]
     what: str
     done: Annotated[int, Field(ge=0, lt=2**53)]
     total: Annotated[int, Field(ge=0, lt=2**53)]
     seconds: Annotated[float, Field(ge=0, le=1e12)]
+    seed: int | None = None
+    worker: str | None = None
 
 
 class JobEvent(_Event):

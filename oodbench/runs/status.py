@@ -63,7 +63,7 @@ class Doing:
         exposed: Unknown sets whose exposed samples it is fitted on.
         seconds: Seconds since it began.
         worker: The worker that does it; None if that is the process of the run itself, or if the worker is gone.
-        images: The pass over images that it is at; None if it is at none, or a worker does it.
+        images: The pass over images that it is at; None if it is at none.
     """
 
     what: Literal["data", "classifier", "evidence", "detector"]
@@ -299,7 +299,7 @@ def _doing(journal: Journal, now: datetime) -> list[Doing]:
                 worker = event.worker and printable(event.worker)
                 under_way[event.seed] = Doing(what, event.seed, None, (), _seconds(event.time, now), worker)
             case ImagesDone():
-                last = next(reversed(under_way), None)
+                last = next((key for key in reversed(under_way) if _is_of(event, under_way[key])), None)
                 if last is not None:
                     under_way[last] = replace(under_way[last], images=_images(event))
             case SeedPrepared() | SeedEnded():
@@ -311,6 +311,11 @@ def _doing(journal: Journal, now: datetime) -> list[Doing]:
                 else:
                     under_way.pop(key, None)
     return list(under_way.values())
+
+
+def _is_of(event: ImagesDone, doing: Doing) -> bool:
+    """Whether a pass may be one of what is being done, which is told of passes that workers do alone."""
+    return event.worker is None or (printable(event.worker), event.seed) == (doing.worker, doing.seed)
 
 
 def _images(event: ImagesDone) -> Images | None:

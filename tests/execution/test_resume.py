@@ -69,8 +69,8 @@ class Driver:
         return {file.stem: timeless(file) for file in (self.out / "records").glob("*.json")}
 
     def cached(self):
-        """The entries of the cache, by name."""
-        return [name for name in self.files() if name.startswith("cache/")]
+        """The entries of the cache that its runs make, by name; the driver has read the data before them."""
+        return [name for name in self.files() if name.startswith("cache/") and not name.startswith("cache/digests/")]
 
     def forget(self):
         """Begin with nothing."""

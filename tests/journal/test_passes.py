@@ -1,6 +1,8 @@
 """Passes over images: events while they go on, and what `oodbench status` makes of them."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -59,3 +61,32 @@ def test_a_run_tells_its_passes_and_status_shows_the_one_under_way(tmp_path, cap
         run_command_line(["status", str(out)])
     shown = " ".join(capsys.readouterr().out.split())
     assert f"(training, seed 0: {total // 4:,} of {total:,} images, {pace:,.0f} a second, about 30 s left)" in shown
+
+
+def test_passes_of_a_dask_worker_are_told_with_seed_and_worker(tmp_path):
+    pytest.importorskip("distributed")
+    suite, chatty = small_suite(tmp_path), tmp_path / "chatty.py"
+    # In the worker's process, too.
+    chatty.write_text(
+        "import oodbench\nfrom oodbench.journal import passes\n\npasses.EVERY_S = 0.0\n\n\n"
+        "@oodbench.detector('chatty', needs=('logits',))\ndef chatty(logits):\n    return logits.sum(1)\n"
+    )
+    out = tmp_path / "out"
+    options = ["-s", str(suite), "-d", "chatty", "-p", "known", "--plugin", str(chatty)]
+    options += ["--batch", "16", "--out", str(out), "--executor", "dask", "--workers", "1"]
+    command = [sys.executable, "-m", "oodbench", "run", *options]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (journal,) = (out / "log").glob("*.jsonl")
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    told = [event for event in events if event["event"] == "images done"]
+    assert told
+    assert {event["seed"] for event in told} == {0}
+    started = next(event for event in events if event["event"] == "evidence started")
+    assert {event["worker"] for event in told} == {started["worker"]}
+    half = next(
+        i for i, event in enumerate(events) if event["event"] == "images done" and event["done"] < event["total"]
+    )
+    journal.write_text("".join(f"{json.dumps(event)}\n" for event in events[: half + 1]))
+    (run,) = status(out, datetime.now(UTC)).runs
+    assert [doing.images.done for doing in run.doing if doing.images] == [events[half]["done"]]
