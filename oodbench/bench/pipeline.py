@@ -55,6 +55,7 @@ class Pipeline:
 
     Attributes:
         network: Name of the network.
+        pictures: Width and height of the pictures in the files.
         size: Width and height of its input.
         batch: Images at once.
         device: Where it computes.
@@ -64,6 +65,7 @@ class Pipeline:
     """
 
     network: str
+    pictures: tuple[int, int]
     size: int
     batch: int
     device: str
@@ -78,6 +80,7 @@ def measure_pipeline(name: str, computing: Computing, size: int | None = None, t
     Args:
         name: Name of a network.
         computing: Where the network computes, and how many images at once.
+        pictures: Width and height of the pictures in the files.
         size: Width and height of its input; by default the network's.
         track: Shows progress.
 
@@ -123,6 +126,7 @@ def measure_pipeline(name: str, computing: Computing, size: int | None = None, t
     of_files = {key: stages[key] for key in ("reading", "decoding")}
     return Pipeline(
         network=name,
+        pictures=SIZE,
         size=input.size,
         batch=batch,
         device=str(computing.device),

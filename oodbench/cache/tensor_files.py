@@ -61,10 +61,15 @@ def write_joined(file: Path, shards: Sequence[Path], beside: Mapping[str, Tensor
         beside: Further tensors.
 
     Raises:
-        OodbenchError: A shard is damaged, or the file cannot be written.
+        OodbenchError: A shard is damaged or of another kind than the first, or the file cannot be written.
     """
     opened = [_opened(shard) for shard in shards]
     metadata = opened[0][1]
+    if any(kind_of(kept) != kind_of(opened[0]) for kept in opened):
+        raise OodbenchError(
+            f"the values in {shards[0].parent} differ in their names, types or shapes, so they cannot be joined; "
+            "delete that folder, and run again."
+        )
     chunks = {name: [tensors[name] for tensors, _ in opened] for name in opened[0][0]}
     chunks |= {name: [tensor.detach()] for name, tensor in beside.items()}
     sealed = {**metadata, "sha256": _seal(file, _content_of_joined(chunks), metadata)}
@@ -86,6 +91,13 @@ def write_joined(file: Path, shards: Sequence[Path], beside: Mapping[str, Tensor
                     opened_file.write(_bytes(chunk).data)
 
     write_atomically(file, write)
+
+
+def kind_of(kept: Kept) -> object:
+    """What has to be equal where tensors are joined: their names, types and shapes beyond the first dimension."""
+    tensors, metadata = kept
+    shapes = {name: (str(tensor.dtype), tuple(tensor.shape[1:])) for name, tensor in tensors.items()}
+    return shapes, {key: value for key, value in metadata.items() if key != "sha256"}
 
 
 def joined(shards: Sequence[Kept]) -> Kept:

@@ -98,7 +98,10 @@ def _title(report: "Report") -> str:
 
 
 def _title_of_files(report: "Pipeline") -> str:
-    return f"{report.network}, from files to evidence, {report.size}×{report.size}, batch {report.batch}"
+    return (
+        f"{report.network}, from JPEG files of {' × '.join(map(str, report.pictures))} pixels to evidence, "
+        f"{report.size}×{report.size}, batch {report.batch}"
+    )
 
 
 def _bottleneck(report: "Pipeline") -> str:

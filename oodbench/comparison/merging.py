@@ -45,6 +45,25 @@ def tested(record: Record) -> tuple[str, ...]:
     )
 
 
+def _difference(first: Record, second: Record) -> str:
+    """What two records of the same cell differ in, in words."""
+    one, other = (dict(record.classifier) for record in (first, second))
+    usual = {"device": "cpu", "precision": "fp32"}  # which records leave out
+    found = [
+        f"{name} ({one[name] or default} and {other[name] or default})"
+        for name, default in usual.items()
+        if one[name] != other[name]
+    ]
+    words = {"weights_sha256": "weights", "preprocessing": "preprocessing", "code": "code of the network"}
+    found += [word for name, word in words.items() if one[name] != other[name]]
+    data = [{name: dataset.sha256 for name, dataset in record.datasets.items()} for record in (first, second)]
+    found += ["data"] if data[0] != data[1] else []
+    versions = [record.provenance.versions for record in (first, second)]
+    changed = sorted(name for name in versions[0] if versions[0][name] != versions[1].get(name))
+    found += [f"versions of {', '.join(changed)}"] if changed else []
+    return " and ".join(found) or "code or versions"
+
+
 def refuse_conflicts(cells: Sequence[ScoredRecord]) -> None:
     """Refuse records that contradict each other, so that no figure silently comes from one of them.
 
@@ -52,15 +71,15 @@ def refuse_conflicts(cells: Sequence[ScoredRecord]) -> None:
         UsageError: Two records of one suite are of the same cell, or of other samples of a data set.
     """
     labels = detector_labels(scored.record for scored in cells)
-    seen: dict[tuple[str, str, tuple[str, ...], int, tuple[str, ...]], str] = {}
+    seen: dict[tuple[str, str, tuple[str, ...], int, tuple[str, ...]], Record] = {}
     hashes: dict[str, tuple[str, str]] = {}
     for record in (scored.record for scored in cells):
         cell = record.protocol, labels[detector_identity(record)], tuple(record.exposed), record.seed, tested(record)
-        earlier = seen.setdefault(cell, record.cell_id)
-        if earlier != record.cell_id:
+        earlier = seen.setdefault(cell, record)
+        if earlier.cell_id != record.cell_id:
             raise UsageError(
-                f"the records {earlier} and {record.cell_id} are both of {cell[1]} under {cell[0]}, seed {cell[3]}, "
-                "with other data, weights or versions; keep runs that differ in folders of their own."
+                f"the records {earlier.cell_id} and {record.cell_id} are both of {cell[1]} under {cell[0]}, seed "
+                f"{cell[3]}, with other {_difference(earlier, record)}; keep runs that differ in folders of their own."
             )
         for name, dataset in record.datasets.items():
             first, digest = hashes.setdefault(name, (record.cell_id, dataset.sha256))

@@ -14,10 +14,17 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.datasets.adapter import Decoded, Image, LazyImages, Pool
+from oodbench.datasets.adapter import Decoded, LazyImages, Pool
 from oodbench.datasets.classes import name_of, outputs_by_label
 from oodbench.datasets.decoding import Pictures
-from oodbench.datasets.inspection import InspectedPool, inspect_pool
+from oodbench.datasets.inspection import (
+    Drawing,
+    InspectedPool,
+    decoded_image,
+    inspect_pool,
+    prepared_digest,
+    source_digest,
+)
 from oodbench.datasets.kept_digests import DigestStore
 from oodbench.datasets.opening import OpenedSet, OpenedSuite, open_suite
 from oodbench.datasets.preparation import Prepared, Preprocessing
@@ -88,13 +95,13 @@ def draw_splits(
     outputs = outputs_by_label(opened.known.pools, classes, name)
     inspected = _inspect(opened, preprocessing, suite, store, track)
     _refuse_unreadable(inspected, skip=selection.skip_unreadable)
-    known = [_whole(opened.known.source, preprocessing, pool) for pool in inspected[name]]
+    known = [_whole(opened.known.source, preprocessing, pool, suite.suite.drawing) for pool in inspected[name]]
     has_weights = suite.suite.weights is not None
     train, meta, test = _known_splits(opened.known, known, sizes, has_weights=has_weights)
     wholes = {
         name: replace(whole, labels=np.full_like(whole.labels, UNKNOWN_LABEL))
         for name, unknown in opened.unknown.items()
-        for whole in [_whole(unknown.source, preprocessing, *inspected[name])]
+        for whole in [_whole(unknown.source, preprocessing, inspected[name][0], suite.suite.drawing)]
     }
     known_splits = [split for split in (train, meta, test) if split is not None]
     if selection.drop_shared:
@@ -278,7 +285,7 @@ def _remarks_on(split: Split) -> list[str]:
     ]
 
 
-def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: InspectedPool) -> Split:
+def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: InspectedPool, drawing: Drawing) -> Split:
     """All readable samples of a pool, without duplicates and in the order of their hashes; its use is provisional."""
     pool = inspected.pool
     n = len(pool.images)
@@ -290,15 +297,30 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
 
     one_at_a_time = nullcontext() if isinstance(pool.images, Pictures | np.ndarray) else Lock()
 
+    def refuse_other(digest: bytes, position: int) -> None:
+        if digest != inspected.digests[position]:
+            raise UsageError(
+                f"{inspected.name_of(position)} of {source.name} is not what it was when the data were read: it was "
+                "changed meanwhile; leave the files alone while a run goes on, and run again."
+            )
+
     def read(indices: NDArray[np.int64]) -> Prepared:
         if isinstance(pool.images, np.ndarray):
             return preprocessing.prepare(pool.images[indices])
 
-        def image(position: int) -> Image | Decoded:
+        def image(number: int) -> Decoded:
+            position = int(indices[number])
             with one_at_a_time:  # an adapter need not expect several threads
-                return pool.images[int(indices[position])]
+                decoded = decoded_image(pool, position)
+            if drawing == "source":
+                refuse_other(source_digest(decoded.pixels), position)
+            return decoded
 
-        return preprocessing.prepare(LazyImages(len(indices), image))  # one decoded picture in memory at a time
+        prepared = preprocessing.prepare(LazyImages(len(indices), image))  # one decoded picture in memory at a time
+        if drawing == "prepared":
+            for number, position in enumerate(indices):
+                refuse_other(prepared_digest(prepared[number]), int(position))
+        return prepared
 
     card = source.plugin.card
     split = Split(

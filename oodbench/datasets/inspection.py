@@ -70,14 +70,14 @@ def inspect_pool(
 
     def look(position: int) -> Seen | str:
         try:
-            decoded = _decoded(pool, position)
+            decoded = decoded_image(pool, position)
         except UnreadableImageError as error:
             return str(error)
         if drawing == "source":
             return Seen(source_digest(decoded.pixels), decoded.pixels.shape, decoded.remarks)
         with blaming(f"the data set {dataset}"):
             prepared = preprocessing.prepare([decoded.pixels])[0]
-        return Seen(_sha256(prepared), decoded.pixels.shape, decoded.remarks)
+        return Seen(prepared_digest(prepared), decoded.pixels.shape, decoded.remarks)
 
     if drawing == "source" and isinstance(pool.images, Pictures):
         found = _of_files(pool.images, store.of(pool.images), look)
@@ -145,16 +145,26 @@ def _of_generated(n: int, kept: KeptDigests, look: Callable[[int], Seen | str]) 
 
 def source_digest(pixels: Image) -> bytes:
     """Hash of a decoded image: equal for a grey image and the same image with three equal channels."""
-    is_grey = pixels.ndim == 3 and bool((pixels == pixels[..., :1]).all())
+    is_grey = pixels.ndim == 3 and all(
+        bool((some == some[..., :1]).all())
+        for some in (pixels[0], pixels)  # the first row tells most pictures
+    )
     plane = pixels[..., 0] if is_grey else pixels
     return _sha256(plane, f"{plane.shape}".encode())
 
 
+def prepared_digest(prepared: NDArray[np.generic]) -> bytes:
+    """Hash of a prepared image."""
+    return _sha256(prepared)
+
+
 def _sha256(pixels: NDArray[np.generic], before: bytes = b"") -> bytes:
-    return hashlib.sha256(before + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32].encode()
+    content = hashlib.sha256(before)
+    content.update(np.ascontiguousarray(pixels).data)
+    return content.hexdigest()[:32].encode()
 
 
-def _decoded(pool: Pool, position: int) -> Decoded:
+def decoded_image(pool: Pool, position: int) -> Decoded:
     """An image with what was remarked in decoding it.
 
     Raises:

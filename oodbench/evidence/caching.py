@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from oodbench.cache.entries import Cache, kept_of_same_network
 from oodbench.cache.shards import Sharding, ShardPlan
-from oodbench.cache.tensor_files import Kept, joined
+from oodbench.cache.tensor_files import Kept, joined, kind_of
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.network_parts import NetworkParts
 from oodbench.classifiers.probe import Probe, without_probe
 from oodbench.datasets.splits import Split
+from oodbench.errors import OodbenchError
 from oodbench.evidence.batches import batch_of, halving
 from oodbench.evidence.one_pass import over_batches
-from oodbench.evidence.parts import EvidencePart, Values, parts_of_batch, pass_device, ready
+from oodbench.evidence.parts import EvidencePart, PartFailedError, Values, parts_of_batch, pass_device, ready
 from oodbench.gradients.entries import path
 from oodbench.machine.memory import give_back
 from oodbench.machine.progress import Track
@@ -132,11 +133,26 @@ def _collected(
     measured = over_batches(
         lambda: ready(network(device), asked_for), batches, read, measure, device, sizes, track, what
     )
+    kinds: dict[str, object] = {}
     for shard, missing in plan:
         chunks = [_to_tensors(next(measured)) for _ in shards[shard]]
+        for chunk in chunks:
+            for name in missing:
+                _refuse_other_kind(name, kinds.setdefault(name, kind_of(chunk[name])), kind_of(chunk[name]))
         give_back()
         yield shard, {part: joined([chunk[part] for chunk in chunks]) for part in missing}
     next(measured, None)  # its end, which its progress counts as the end of the last batch
+
+
+def _refuse_other_kind(part: str, first: object, kind: object) -> None:
+    """Refuse values of a batch that are of other names, types or shapes than those of the first.
+
+    Raises:
+        PartFailedError: They are.
+    """
+    if first != kind:
+        reason = f"its values have one type and shape in one batch, and others in another: {first} and {kind}"
+        raise PartFailedError(part, OodbenchError(f"the part {part} of the evidence cannot be computed: {reason}"))
 
 
 def network_number(classifier: Classifier, test: Split, cache: Cache, outputs: Probe) -> int:

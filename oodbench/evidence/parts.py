@@ -179,7 +179,10 @@ def evidence_part(
             "concatenate",
             "device",
         ):
-            raise UsageError(f"the evidence part {name!r} cannot be read as `evidence.{name}`; choose another name.")
+            raise UsageError(
+                f"the evidence part {name!r} cannot be read as `evidence.{name}`; choose another name, such as a word "
+                "or two_words."
+            )
         if needs not in get_args(Needs):
             raise UsageError(f"the evidence part {name!r} needs {needs!r}; expected forward or backward.")
         try:
@@ -309,7 +312,10 @@ def _values_of(part: EvidencePart, run: NetworkPass) -> Values:
     try:
         with torch.set_grad_enabled(part.needs == "backward"):
             values: Any = part(run)
-        return _checked(values, len(run.inputs))
+        checked = _checked(values, len(run.inputs), ours=is_ours(part.function))
+        if not is_ours(part.function):
+            _refuse_nan(checked)
+        return checked
     except CellSkippedError as skipped:
         raise PartFailedError(part.name, skipped) from skipped
     except FROM_OUTSIDE:
@@ -323,8 +329,13 @@ def _values_of(part: EvidencePart, run: NetworkPass) -> Values:
         raise PartFailedError(part.name, reason) from cause
 
 
-def _checked(values: Any, n: int) -> Values:  # noqa: ANN401
+def _checked(values: Any, n: int, *, ours: bool) -> Values:  # noqa: ANN401
     """The values of a batch, on the processor.
+
+    Args:
+        values: What the part returned.
+        n: Number of samples.
+        ours: Whether the part is one of ours, whose values are finite and in order.
 
     Raises:
         UsageError: They are no values of n samples.
@@ -333,7 +344,8 @@ def _checked(values: Any, n: int) -> Values:  # noqa: ANN401
         tensors = {name: _tensor(value) for name, value in values.items()}
         strange = next((name for name, value in tensors.items() if value is None or value.shape != (n,)), None)
         if strange is None:
-            return {str(name): value for name, value in tensors.items() if value is not None}
+            whole = {str(name): value for name, value in tensors.items() if value is not None}
+            return whole if ours else dict(sorted(whole.items()))  # the same order in all batches
         raise UsageError(f"its values {strange!r} are {_shape_of(values[strange])}; expected a tensor ({n},)")
     tensor = _tensor(values)
     if tensor is None or tensor.dim() == 0 or len(tensor) != n:
@@ -341,10 +353,21 @@ def _checked(values: Any, n: int) -> Values:  # noqa: ANN401
     return tensor
 
 
+def _refuse_nan(values: Values) -> None:
+    tensors = values.values() if isinstance(values, Mapping) else [values]
+    n = sum(
+        int(tensor.isnan().flatten(1).any(1).sum() if tensor.dim() > 1 else tensor.isnan().sum()) for tensor in tensors
+    )
+    if n:
+        raise UsageError(f"it returned NaN for {n} samples of a batch; expected numbers")
+
+
 def _tensor(value: Any) -> Tensor | None:  # noqa: ANN401
     """A tensor as it is kept; None for anything else."""
     if not isinstance(value, Tensor):
         return None
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        raise UsageError("its values are a sparse, quantized or meta tensor; expected a dense one")
     kept = value.detach().to(CPU)
     if kept.dtype in (torch.float16, torch.bfloat16):  # of mixed precision
         return kept.float()

@@ -71,17 +71,22 @@ def find_device(name: str, slot: int = 0) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
     try:
-        device = torch.device(name)
+        # Not of the whole name: torch takes large numbers for others.
+        device = torch.device(kind)
         torch.get_device_module(device)
-    except (RuntimeError, AttributeError):
+        asked = int(number) if number or name != kind else None
+        if (asked or 0) < 0 or (device.type == "cpu" and asked is not None):
+            raise ValueError
+    except (RuntimeError, AttributeError, ValueError):
         raise UsageError(f"the device is {name!r}; expected {EXPECTED}.") from None
     if device.type == "cpu":
         return CPU
     if device.type == "cuda":  # what the matrix products of CUDA need to be the same each time, read when it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     count = device_count(device)
-    index = slot % max(1, count) if device.index is None else device.index
+    index = slot % max(1, count) if asked is None else asked
     if index >= count:
         there = ", ".join(["cpu", *(f"{device.type}:{i}" for i in range(count))])
         raise MissingPrerequisiteError(f"the device {name} is not there; torch finds here: {there}.")

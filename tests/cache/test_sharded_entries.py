@@ -164,3 +164,16 @@ def test_joined_files_are_sealed_like_others_and_keep_their_types(tmp_path):
         assert (tensors["values"].dtype, metadata) == (dtype, {"names": "ä"})
         joined.rename(tmp_path / "other.safetensors")
         assert verified(tmp_path / "other.safetensors") == "its content is not what was written"
+
+
+@pytest.mark.parametrize("other", [torch.ones(2, 3).double(), torch.ones(2, 4)])
+def test_shards_of_other_kinds_are_not_joined(tmp_path, other):
+    files = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    for file, values in zip(files, (torch.ones(2, 3), other), strict=True):
+        write_tensors(file, {"values": values}, {"names": "a"})
+    with pytest.raises(OodbenchError, match="differ in their names, types or shapes, so they cannot be joined"):
+        write_joined(tmp_path / "whole.safetensors", files, {})
+    write_tensors(files[1], {"values": torch.ones(2, 3)}, {"names": "b"})
+    with pytest.raises(OodbenchError, match="differ in their names"):
+        write_joined(tmp_path / "whole.safetensors", files, {})
+    assert not (tmp_path / "whole.safetensors").exists()

@@ -327,5 +327,19 @@ def test_the_digests_of_saved_rows_are_kept_until_their_files_change(tmp_path, m
     rows(4, seed=1).save_to_disk(tmp_path / "pets")
     assert digests() == [source_digest(np.asarray(picture)) for picture in pictures(4, seed=1)]
     assert read(tmp_path / "pets").images.made_of
+    rows(4, seed=2).save_to_disk(tmp_path / "other")
+    shutil.rmtree(tmp_path / "pets")
+    (tmp_path / "pets").symlink_to(tmp_path / "other")
+    assert digests() == [source_digest(np.asarray(picture)) for picture in pictures(4, seed=2)]
+    DatasetDict({"test": rows(4, seed=3)}).save_to_disk(tmp_path / "third")
+    (tmp_path / "fourth").mkdir()
+    shutil.copy(tmp_path / "third" / "dataset_dict.json", tmp_path / "fourth")
+    (tmp_path / "fourth" / "test").symlink_to(tmp_path / "other")
+    (tmp_path / "pets").unlink()
+    (tmp_path / "pets").symlink_to(tmp_path / "fourth")
+    assert digests() == [source_digest(np.asarray(picture)) for picture in pictures(4, seed=2)]
+    (tmp_path / "fourth" / "test").unlink()
+    (tmp_path / "fourth" / "test").symlink_to(tmp_path / "third" / "test")
+    assert digests() == [source_digest(np.asarray(picture)) for picture in pictures(4, seed=3)]
     monkeypatch.setattr("oodbench.datasets.kept_digests.SETTLED_S", 1e9)
     assert not read(tmp_path / "pets").images.made_of, "the files may change again without another time"

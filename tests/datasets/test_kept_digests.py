@@ -18,6 +18,7 @@ from oodbench.datasets.decoding import read_pictures
 from oodbench.datasets.inspection import inspect_pool, source_digest
 from oodbench.datasets.kept_digests import DigestStore
 from oodbench.datasets.preparation import Preprocessing
+from oodbench.errors import OodbenchError
 from oodbench.suites.schema import Input
 
 N, PLAIN = 12, Decoding()
@@ -254,3 +255,48 @@ def test_what_was_seen_before_a_kill_is_not_looked_at_again(folder, tmp_path, op
     settle(monkeypatch)
     assert list(look(folder, tmp_path).digests) == expected(folder)
     assert sorted(opened) == [f"{i:02}.png" for i in range(8, N)]
+
+
+NET = """
+import shutil
+from pathlib import Path
+import torch
+from torch import nn
+
+
+def build(channels, size, classes):
+    if Path("other.png").exists():  # after the data were read, and before they are used
+        shutil.copy("other.png", "FILE")
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+"""
+
+
+@pytest.mark.parametrize("file", ["strange/x/03.png", "known/train/a/03.png"])
+def test_an_image_that_changes_while_a_run_goes_on_is_never_measured(tmp_path, monkeypatch, file):
+    monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for number, place in enumerate(("known/train/a", "known/train/b", "known/test/a", "known/test/b", "strange/x")):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(8):
+            draw(tmp_path / place / f"{i:02}.png", 100 * number + i)
+    (tmp_path / "net.py").write_text(NET.replace("FILE", file))
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nversion = 1\nclassifier = "net.py:build"\nknown = "imagefolder:known"\nseeds = [0]\n'
+        '[unknown]\nx = { adapter = "imagefolder:strange" }\n[input]\nsize = 8\nchannels = 3\n[sizes]\nexposed = 0\n'
+        "[training]\nepochs = 1\n"
+    )
+
+    def run(out):
+        (record,) = oodbench.run("mine.toml", "entropy", "unknown-unknowns", out=out, trust_model=True)
+        return [result.metrics for result in record.results]
+
+    draw(tmp_path / "other.png", 999)
+    shutil.copy(file, "original.png")
+    with pytest.raises(OodbenchError, match=r"03.png of .* is not what it was when the data were read"):
+        run("out")
+    (tmp_path / "other.png").unlink()
+    shutil.copy("original.png", file)
+    again = run("again")
+    shutil.rmtree("cache")
+    assert again == run("fresh")

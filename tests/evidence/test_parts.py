@@ -176,3 +176,49 @@ def test_no_network_is_traced_while_threads_compute():
         file.write(TRACED)
     (record,) = oodbench.run("small.toml", "ash", "known", classifier="traced.py:build", out="out")
     assert record.status == "ok", record.error
+
+
+PART = """
+import torch
+import oodbench
+
+CALLS = [0]
+
+
+@oodbench.evidence_part("mine")
+def mine(run):
+    CALLS[0] += 1
+    n, logits = len(run.inputs), run.logits
+    pair = {"a": logits[:, 0], "b": logits[:, 1]}
+    return BODY
+
+
+@oodbench.detector("by-mine", needs=("mine",))
+def by_mine(mine):
+    values = mine["a"] if isinstance(mine, dict) else mine
+    return values.reshape(len(values), -1).double().mean(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("logits.new_zeros(n, 1 + CALLS[0] % 2)", "its values have one type and shape in one batch"),
+        ("logits[:, 0].double() if CALLS[0] % 2 else logits[:, 0]", "its values have one type and shape"),
+        ("{'a': logits[:, 0], 'bc'[CALLS[0] % 2]: logits[:, 1]}", "its values have one type and shape"),
+        ("logits.sum(1).to_sparse()", "its values are a sparse, quantized or meta tensor; expected a dense one"),
+        ("logits.log().sqrt()", "it returned NaN for"),
+    ],
+)
+def test_values_that_differ_from_batch_to_batch_cost_only_the_detectors_that_need_them(body, said):
+    records = run(PART.replace("BODY", body), ["by-mine", "entropy"], batch=8)
+    assert records["entropy"].status == "ok", records["entropy"].error
+    assert records["by-mine"].status == "failed"
+    assert said in records["by-mine"].error
+
+
+def test_values_by_name_may_come_in_any_order():
+    either = "pair if CALLS[0] % 2 else dict(reversed(pair.items()))"
+    mixed = run(PART.replace("BODY", either), ["by-mine"], batch=8)
+    plain = run(PART.replace("BODY", "{'a': logits[:, 0]}"), ["by-mine"], out="plain", batch=8)
+    assert [of.metrics for of in mixed["by-mine"].results] == [of.metrics for of in plain["by-mine"].results]

@@ -529,3 +529,18 @@ def test_two_records_of_one_cell_under_other_conditions_are_refused(cells):
     twin = ScoredRecord(cells[0].record.model_copy(update={"cell_id": "0" * 16}), cells[0].file, cells[0].samples)
     with pytest.raises(UsageError, match=f"{cells[0].record.cell_id} and 0{{16}} are both of|0{{16}} and .* both of"):
         boards([*cells, twin])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"precision": "amp"}, r"with other precision \(fp32 and amp\); keep"),
+        ({"device": "cuda"}, r"with other device \(cpu and cuda\); keep"),
+        ({"weights_sha256": "0" * 64, "device": "cuda"}, r"with other device \(cpu and cuda\) and weights; keep"),
+    ],
+)
+def test_what_two_records_of_one_cell_differ_in_is_told(cells, changed, said):
+    record = cells[0].record
+    other = record.model_copy(update={"cell_id": "f" * 16, "classifier": record.classifier.model_copy(update=changed)})
+    with pytest.raises(UsageError, match=said):
+        boards([*cells, ScoredRecord(other, cells[0].file, cells[0].samples)])

@@ -91,6 +91,12 @@ def test_devices_are_found_or_refused_in_one_sentence():
         find_device("gpu")
     with pytest.raises(MissingPrerequisiteError, match="the device cuda:77 is not there; torch finds here: cpu"):
         find_device("cuda:77")
+    for number in (256, 99_999):  # which torch takes for others
+        with pytest.raises(MissingPrerequisiteError, match=f"the device cuda:{number} is not there"):
+            find_device(f"cuda:{number}")
+    for name in ("cuda:-1", "cuda:", "cuda:x", "cpu:3", ":0", ""):
+        with pytest.raises(UsageError, match="the device is"):
+            find_device(name)
 
 
 def test_processes_side_by_side_take_gpus_in_turn(monkeypatch):
