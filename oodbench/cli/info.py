@@ -92,6 +92,9 @@ def _describe(entry: registry.PluginEntry) -> list[str]:
                   f"  citation  {card.citation}", f"  source    {card.source}"]  # fmt: skip
     if entry.kind == "detectors":
         lines += ["", f"needs: {', '.join(plugin.needs)}", f"fitted on: {FITTED_ON[plugin.fitted_on]}"]
+    if entry.kind == "evidence":
+        passes = {"forward": "the forward pass", "backward": "the forward pass and backward passes"}
+        lines += ["", f"taken from: {passes[plugin.needs]}", f"of each sample: {plugin.per_sample or 'not said'}"]
     offered = defaults(function) if entry.kind in ("detectors", "datasets") else {}
     if offered:
         lines += ["", "parameters:", *(f"  {_parameter(parameter)}" for parameter in offered.values())]

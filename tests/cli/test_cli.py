@@ -306,6 +306,9 @@ def test_info_describes_every_kind():
     assert "needs: gradients" in text
     assert "leaky ReLU" in oodbench("info", "cnn").stdout or "convolution" in oodbench("info", "cnn").stdout
     assert "exposed × tested" in oodbench("info", "known-unknowns").stdout
+    text = oodbench("info", "confounding").stdout
+    assert "taken from: the forward pass and backward passes" in text
+    assert "of each sample: float64" in text
     assert 'known = { adapter = "digits"' in oodbench("info", "digits").stdout
 
 
