@@ -1,6 +1,6 @@
 """Runs jobs: fits a detector once and makes the records of all cells that the job serves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -79,11 +79,21 @@ class JobRunner:
         self.trial = trial
         self._scorer = DetectorScorer(trial)
         self._memo: Memo = {}
+        self._described: dict[tuple[str, str, str], RecordedDataset] = {}
 
     def pending(self, job: Job) -> list[PendingRecord]:
         """The pending records of a job, which follow from the trained weights alone."""
         detector = _describe_detector(job.detector, self.trial.seed)
-        return [_make_pending_record(self.trial, detector, protocol, case) for protocol, case in job.cases]
+        return [
+            _make_pending_record(self.trial, detector, protocol, case, self._describe) for protocol, case in job.cases
+        ]
+
+    def _describe(self, split: Split) -> RecordedDataset:
+        """The description of a split, made once for all cells."""
+        key = split.dataset, split.use, split.sha256
+        if key not in self._described:
+            self._described[key] = _describe_dataset(self.trial, split)
+        return self._described[key]
 
     def collect(self, jobs: Sequence[Job]) -> None:
         """Collect the evidence that some jobs need, in one pass over each split.
@@ -203,10 +213,16 @@ def _tabulate_scores(trial: Trial, sets: Sequence[tuple[Split, NDArray[np.floati
     })  # fmt: skip
 
 
-def _make_pending_record(trial: Trial, detector: RecordedDetector, protocol: str, case: Case) -> PendingRecord:
-    datasets = {split.dataset: _describe_dataset(trial, split) for split in _list_test_sets(trial, case)}
+def _make_pending_record(
+    trial: Trial,
+    detector: RecordedDetector,
+    protocol: str,
+    case: Case,
+    describe: Callable[[Split], RecordedDataset],
+) -> PendingRecord:
+    datasets = {split.dataset: describe(split) for split in _list_test_sets(trial, case)}
     for split in [*([] if trial.train is None else [trial.train]), *trial.fitting(case.exposed)]:
-        datasets[f"{split.dataset} ({split.use})"] = _describe_dataset(trial, split)
+        datasets[f"{split.dataset} ({split.use})"] = describe(split)
     fields: dict[str, Any] = {
         "suite": RecordedSuite(name=trial.suite.name, version=trial.suite.version, limit=trial.spec.limit),
         "protocol": protocol,
