@@ -25,8 +25,9 @@ from oodbench.gradients.stops import Probes, Stop, close, stops_of
 
 logger = logging.getLogger(__name__)
 
-# Values of a layer's input or output gradient that are processed at once: few enough for a processor's cache.
-CHUNK = 256 * 1024
+# Values of a layer's input or output gradient that are processed at once: few enough to take little memory, and so many
+# that what each call costs beside its work is little.
+CHUNK = 2048 * 1024
 # If the largest absolute entry of a gradient is between these, its powers are in the range of float32.
 SMALL, LARGE = 1e-9, 1e9
 
