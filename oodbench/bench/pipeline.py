@@ -80,7 +80,6 @@ def measure_pipeline(name: str, computing: Computing, size: int | None = None, t
     Args:
         name: Name of a network.
         computing: Where the network computes, and how many images at once.
-        pictures: Width and height of the pictures in the files.
         size: Width and height of its input; by default the network's.
         track: Shows progress.
 

@@ -7,6 +7,7 @@ both, so that the sampling error of a mean, or of a difference of detectors, is 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Estimate:
     @property
     def value(self) -> float:
         """Mean over the seeds."""
-        return math.fsum(self.by_seed) / len(self.by_seed)
+        return fmean(self.by_seed)
 
     @property
     def spread(self) -> float | None:

@@ -123,13 +123,12 @@ def _made_of(folder: Path, split: str, column: str, rows: Any, request: Request)
     """What the pictures follow from; empty if their files lie elsewhere, or were changed just now."""
     from oodbench.datasets.kept_digests import stamp_of
 
-    beside = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
-    content = [Path(file["filename"]) for file in rows.cache_files]
-    stamps = {str(file): stamp_of(file) for file in sorted({*beside, *content})}
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    stamps = [stamp_of(file) for file in files]
     lie_elsewhere = pc.struct_field(rows.data.column(column), "bytes").null_count
-    if lie_elsewhere or not content or None in stamps.values():
+    if lie_elsewhere or not files or None in stamps:
         return ""
-    return made_of(__file__, ["pillow", "datasets"], folder.resolve(), stamps, split, column, request.decoding)
+    return made_of(__file__, ["pillow", "datasets"], folder.resolve(), files, stamps, split, column, request.decoding)
 
 
 def _folder(request: Request, path: str, config: str | None) -> Path:

@@ -138,7 +138,8 @@ def _collected(
         chunks = [_to_tensors(next(measured)) for _ in shards[shard]]
         for chunk in chunks:
             for name in missing:
-                _refuse_other_kind(name, kinds.setdefault(name, kind_of(chunk[name])), kind_of(chunk[name]))
+                kind = kind_of(chunk[name])
+                _refuse_other_kind(name, kinds.setdefault(name, kind), kind)
         give_back()
         yield shard, {part: joined([chunk[part] for chunk in chunks]) for part in missing}
     next(measured, None)  # its end, which its progress counts as the end of the last batch

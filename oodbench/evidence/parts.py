@@ -312,10 +312,8 @@ def _values_of(part: EvidencePart, run: NetworkPass) -> Values:
     try:
         with torch.set_grad_enabled(part.needs == "backward"):
             values: Any = part(run)
-        checked = _checked(values, len(run.inputs), ours=is_ours(part.function))
-        if not is_ours(part.function):
-            _refuse_nan(checked)
-        return checked
+        checked = _checked(values, len(run.inputs))
+        return checked if is_ours(part.function) else _without_surprises(checked)
     except CellSkippedError as skipped:
         raise PartFailedError(part.name, skipped) from skipped
     except FROM_OUTSIDE:
@@ -329,13 +327,8 @@ def _values_of(part: EvidencePart, run: NetworkPass) -> Values:
         raise PartFailedError(part.name, reason) from cause
 
 
-def _checked(values: Any, n: int, *, ours: bool) -> Values:  # noqa: ANN401
+def _checked(values: Any, n: int) -> Values:  # noqa: ANN401
     """The values of a batch, on the processor.
-
-    Args:
-        values: What the part returned.
-        n: Number of samples.
-        ours: Whether the part is one of ours, whose values are finite and in order.
 
     Raises:
         UsageError: They are no values of n samples.
@@ -344,8 +337,7 @@ def _checked(values: Any, n: int, *, ours: bool) -> Values:  # noqa: ANN401
         tensors = {name: _tensor(value) for name, value in values.items()}
         strange = next((name for name, value in tensors.items() if value is None or value.shape != (n,)), None)
         if strange is None:
-            whole = {str(name): value for name, value in tensors.items() if value is not None}
-            return whole if ours else dict(sorted(whole.items()))  # the same order in all batches
+            return {str(name): value for name, value in tensors.items() if value is not None}
         raise UsageError(f"its values {strange!r} are {_shape_of(values[strange])}; expected a tensor ({n},)")
     tensor = _tensor(values)
     if tensor is None or tensor.dim() == 0 or len(tensor) != n:
@@ -353,13 +345,19 @@ def _checked(values: Any, n: int, *, ours: bool) -> Values:  # noqa: ANN401
     return tensor
 
 
-def _refuse_nan(values: Values) -> None:
+def _without_surprises(values: Values) -> Values:
+    """The values of a third party's part, with names in the same order in all batches.
+
+    Raises:
+        UsageError: There are NaN among them.
+    """
     tensors = values.values() if isinstance(values, Mapping) else [values]
     n = sum(
         int(tensor.isnan().flatten(1).any(1).sum() if tensor.dim() > 1 else tensor.isnan().sum()) for tensor in tensors
     )
     if n:
         raise UsageError(f"it returned NaN for {n} samples of a batch; expected numbers")
+    return dict(sorted(values.items())) if isinstance(values, Mapping) else values
 
 
 def _tensor(value: Any) -> Tensor | None:  # noqa: ANN401

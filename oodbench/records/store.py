@@ -3,9 +3,10 @@
 import hashlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -77,12 +78,12 @@ class Store:
 
     def finished_of(self, cells: Sequence[str]) -> dict[str, Record]:
         """The records of those cells that need not be run, by cell."""
-        intact: set[RecordedScores] = set()
-        records = {cell: self._finished(cell, intact) for cell in cells}
+        has = cache(self._has)  # as cells share files of scores
+        records = {cell: self._finished(cell, has) for cell in cells}
         return {cell: record for cell, record in records.items() if record is not None}
 
-    def _finished(self, cell: str, intact: set[RecordedScores]) -> Record | None:
-        record = self._kept(cell, intact)
+    def _finished(self, cell: str, has: Callable[[RecordedScores], bool]) -> Record | None:
+        record = self._kept(cell, has)
         if record is None:
             return None
         is_of_this_run = self.before.get(cell) != _state(self._file(cell))
@@ -105,7 +106,7 @@ class Store:
         Returns:
             The record that is in the folder now.
         """
-        kept = self._kept(record.cell_id, set())
+        kept = self._kept(record.cell_id, self._has)
         if kept is not None and kept.status == "ok":
             # Their files may differ in scores of other cells.
             if record.status != kept.status or not has_same_scores(record, self.out, kept, self.out):
@@ -129,18 +130,18 @@ class Store:
 
     def keep_scores(self, scores: ScoreFile) -> None:
         """Write per-sample scores, unless they are there."""
-        if not self._has(scores.recorded, set()):
+        if not self._has(scores.recorded):
             write_atomically(self.out / scores.recorded.path, lambda path: Path(path).write_bytes(scores.content))
 
     def _file(self, cell: str) -> Path:
         return self.out / "records" / f"{cell}.json"
 
-    def _kept(self, cell: str, intact: set[RecordedScores]) -> Record | None:
+    def _kept(self, cell: str, has: Callable[[RecordedScores], bool]) -> Record | None:
         """The record of a cell; None if there is none, or if it is damaged or lacks its scores.
 
         Args:
             cell: The cell.
-            intact: Files of scores that were found intact before, as cells share them; this one's is added.
+            has: Whether a file of scores is there and intact.
         """
         file = self._file(cell)
         if not file.exists():
@@ -150,21 +151,17 @@ class Store:
         except InvalidRecordError as error:
             logger.warning("the record %s is damaged (%s); its cell is run again.", file, error)
             return None
-        if record.cell_id != cell or (record.scores is not None and not self._has(record.scores, intact)):
+        if record.cell_id != cell or (record.scores is not None and not has(record.scores)):
             logger.warning("the record %s has another cell_id or lacks its scores; its cell is run again.", file)
             return None
         return record
 
-    def _has(self, scores: RecordedScores, intact: set[RecordedScores]) -> bool:
-        if scores in intact:
-            return True
+    def _has(self, scores: RecordedScores) -> bool:
         try:
             content = read_limited(scores_path(scores.path, self.out), LARGEST_SCORES)
         except (OSError, UnreadableError, InvalidRecordError):
             return False
-        if hashlib.sha256(content).hexdigest() == scores.sha256:
-            intact.add(scores)
-        return scores in intact
+        return hashlib.sha256(content).hexdigest() == scores.sha256
 
 
 def score_file(table: pa.Table) -> ScoreFile:
