@@ -63,7 +63,7 @@ def train(
         The network in eval mode, on the device.
     """
     n, batch, device = len(labels), settings.batch_size, computing.device
-    sizes = [min(batch, n - start) for start in range(0, n, batch)]
+    sizes = batch_sizes(n, batch)
     with forked_random(device), operator_threads(THREADS), ThreadPoolExecutor(processors()) as pool:
         seed_random(seed, device)
         network = build().to(device).train()
@@ -77,7 +77,7 @@ def train(
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             # Read ahead within an epoch only, as the order of the next comes after the random numbers of this one.
             for _ in range(settings.epochs):
-                chosen = torch.split(torch.randperm(n), batch)
+                chosen = torch.split(torch.randperm(n), sizes)
                 yield from zip(in_order(pool, read, chosen, AHEAD), (labels[some] for some in chosen), strict=True)
 
         for inputs, of_inputs in told(batches(), sizes * settings.epochs, track, f"training, seed {seed}"):
@@ -89,3 +89,9 @@ def train(
             optimizer.step()
             schedule.step()
     return network.eval()
+
+
+def batch_sizes(n: int, batch: int) -> list[int]:
+    """Sizes of the batches of an epoch; a single sample that is left joins the batch before, as BatchNorm needs two."""
+    sizes = [min(batch, n - start) for start in range(0, n, batch)]
+    return [*sizes[:-2], batch + 1] if len(sizes) > 1 and batch > 1 and sizes[-1] == 1 else sizes

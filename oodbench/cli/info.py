@@ -91,7 +91,12 @@ def _describe(entry: registry.PluginEntry) -> list[str]:
         lines += ["", card.summary, f"  shape     {card.shape}", f"  size      {size}", f"  licence   {card.licence}",
                   f"  citation  {card.citation}", f"  source    {card.source}"]  # fmt: skip
     if entry.kind == "detectors":
-        lines += ["", f"needs: {', '.join(plugin.needs)}", f"fitted on: {FITTED_ON[plugin.fitted_on]}"]
+        from oodbench.detectors.plugin import CHOICE, KNOWN_SPLITS
+
+        others = [choice for choice in KNOWN_SPLITS if plugin.fitted_on in KNOWN_SPLITS and choice != plugin.fitted_on]
+        or_else = "".join(f" (or {FITTED_ON[choice]}: {CHOICE}={choice})" for choice in others)
+        fitted_on = FITTED_ON[plugin.fitted_on] + or_else
+        lines += ["", f"needs: {', '.join(plugin.needs)}", f"fitted on: {fitted_on}"]
     if entry.kind == "evidence":
         passes = {"forward": "the forward pass", "backward": "the forward pass and backward passes"}
         lines += ["", f"taken from: {passes[plugin.needs]}", f"of each sample: {plugin.per_sample or 'not said'}"]

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oodbench import registry
+from oodbench.cache.entries import NoCache
 from oodbench.conformance import other_process
 from oodbench.conformance.check import Check, NonconformityError, NotApplicableError, promise
 from oodbench.conformance.problem import UNKNOWN, problem
@@ -20,6 +22,9 @@ from oodbench.detectors.selection import SelectedDetector, with_inputs
 from oodbench.errors import FROM_OUTSIDE, CellSkippedError, described, one_line
 from oodbench.evaluation.metrics import auroc
 from oodbench.evidence import Evidence
+from oodbench.evidence.collector import EvidenceCollector
+from oodbench.evidence.parts import collected
+from oodbench.machine.progress import silent
 from oodbench.registry.isolation import isolated
 from oodbench.registry.parameters import annotation_of, defaults
 from oodbench.runs.fitting import fit, refuse_changed_network, score, state_of
@@ -166,6 +171,29 @@ def finds_nothing_in_shuffled_labels(checked: CheckedDetector) -> None:
     area = auroc(checked.scores(detector), generator.permutation(_is_unknown(checked))) or 0.5
     if abs(area - 0.5) > SURPRISE * _standard_error(checked):
         raise NonconformityError(f"its AUROC on shuffled labels is {area:.3f}; expected one near 0.5")
+
+
+@promise("the evidence that it needs of a sample does not depend on the batch", CHECKS)
+def needs_parts_of_samples(checked: CheckedDetector) -> None:
+    """A part of the evidence that a plugin adds has the same values for samples alone as for all together."""
+    parts = [part.name for part in collected(checked.plugin.needs)]
+    names = [name for name in parts if registry.get("evidence", name).distribution != "oodbench"]
+    if not names:
+        raise NotApplicableError("it needs no part of the evidence that a plugin adds")
+    few, test = torch.arange(3), checked.trial.test
+    classifier = checked.trial.collector.classifier
+    fresh = EvidenceCollector(classifier, NoCache(), test.images[0], silent)
+    alone = fresh.evidence(test.subset(few.numpy()), names)
+    together = checked.trial.collector.evidence(test, names)[few]
+    for name in names:
+        one, other = getattr(alone, name), getattr(together, name)
+        pairs = [(one, other)] if isinstance(one, torch.Tensor) else [(one[key], other[key]) for key in one]
+        for values, among in pairs:
+            if not torch.allclose(values.double(), among.double(), rtol=ROUNDING, atol=ROUNDING, equal_nan=True):
+                raise NonconformityError(
+                    f"the part {name} of {len(few)} samples differs by up to {(values - among).abs().max():.3g} when "
+                    "others are in the batch; expected values that depend on the sample alone"
+                )
 
 
 @promise("the scores of a sample do not depend on the size of the batch", CHECKS)
@@ -370,7 +398,9 @@ def _changes_scores(checked: CheckedDetector, name: str, values: Sequence[object
     for value in values:
         try:
             parameters = dict(checked.selected.given) | {name: value}
-            variant = CheckedDetector(with_inputs(replace(checked.selected, given=parameters)), checked.files)
+            plugin = checked.plugin.configured(parameters)
+            selected = replace(checked.selected, plugin=plugin, given=parameters)
+            variant = CheckedDetector(with_inputs(selected), checked.files)
             scores = variant.scores(variant.fitted())
         except (Exception, SystemExit):  # that the value is refused is no mistake
             continue

@@ -18,7 +18,6 @@ from oodbench.datasets.adapter import Decoded, LazyImages, Pool
 from oodbench.datasets.classes import name_of, outputs_by_label
 from oodbench.datasets.decoding import Pictures
 from oodbench.datasets.inspection import (
-    Drawing,
     InspectedPool,
     decoded_image,
     inspect_pool,
@@ -33,7 +32,7 @@ from oodbench.datasets.splits import UNKNOWN_LABEL, Split, SuiteSplits, Use
 from oodbench.errors import LeakError, UsageError, listed
 from oodbench.machine.progress import Track, silent
 from oodbench.suites.reading import LoadedSuite
-from oodbench.suites.schema import Sizes
+from oodbench.suites.schema import Sizes, Suite
 
 # Why samples are left out of held-out splits.
 IN_TRAINING, IN_TEST = "images that are training images, too", "images that are test images, too"
@@ -95,13 +94,13 @@ def draw_splits(
     outputs = outputs_by_label(opened.known.pools, classes, name)
     inspected = _inspect(opened, preprocessing, suite, store, track)
     _refuse_unreadable(inspected, skip=selection.skip_unreadable)
-    known = [_whole(opened.known.source, preprocessing, pool, suite.suite.drawing) for pool in inspected[name]]
+    known = [_whole(opened.known.source, preprocessing, pool, suite.suite) for pool in inspected[name]]
     has_weights = suite.suite.weights is not None
     train, meta, test = _known_splits(opened.known, known, sizes, has_weights=has_weights)
     wholes = {
         name: replace(whole, labels=np.full_like(whole.labels, UNKNOWN_LABEL))
         for name, unknown in opened.unknown.items()
-        for whole in [_whole(unknown.source, preprocessing, inspected[name][0], suite.suite.drawing)]
+        for whole in [_whole(unknown.source, preprocessing, inspected[name][0], suite.suite)]
     }
     known_splits = [split for split in (train, meta, test) if split is not None]
     if selection.drop_shared:
@@ -285,15 +284,22 @@ def _remarks_on(split: Split) -> list[str]:
     ]
 
 
-def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: InspectedPool, drawing: Drawing) -> Split:
-    """All readable samples of a pool, without duplicates and in the order of their hashes; its use is provisional."""
-    pool = inspected.pool
+def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: InspectedPool, suite: Suite) -> Split:
+    """All readable samples of a pool in the order of their hashes, without duplicates; its use is provisional."""
+    pool, drawing = inspected.pool, suite.drawing
     n = len(pool.images)
     readable = np.array([i for i in range(n) if i not in inspected.unreadable], dtype=np.intp)
     _, first = np.unique(inspected.digests[readable], return_index=True)
-    order = readable[first]
+    duplicates = len(readable) - len(first)
     left_out = {f"files that {reason}": count for reason, count in pool.left_out.items()}
-    left_out |= {"images that cannot be read": len(inspected.unreadable), "duplicates": len(readable) - len(order)}
+    left_out["images that cannot be read"] = len(inspected.unreadable)
+    remarks = {f"images that {remark}": count for remark, count in inspected.remarks.items()}
+    if suite.duplicates == "keep":
+        order = readable[np.argsort(inspected.digests[readable], kind="stable")]
+        remarks |= {"duplicates that are kept": duplicates} if duplicates else {}
+    else:
+        order = readable[first]
+        left_out["duplicates"] = duplicates
 
     one_at_a_time = nullcontext() if isinstance(pool.images, Pictures | np.ndarray) else Lock()
 
@@ -337,7 +343,7 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
         official=card.size.get(pool.split),
         name_of=inspected.name_of,
         left_out={reason: count for reason, count in left_out.items() if count},
-        remarks={f"images that {remark}": count for remark, count in inspected.remarks.items()},
+        remarks=remarks,
     )
     return split.subset(order)
 
@@ -358,11 +364,16 @@ def _cut(whole: Split, *uses: tuple[Use, int | None]) -> list[Split]:
         for (_, size), share in zip(uses, shares, strict=True)
     ]
     shrink = min(1.0, n / max(1, sum(sizes)))
-    ends = np.cumsum([0] + [int(size * shrink) for size in sizes])
+    ends = [0, *(_after_equal_ones(whole, int(end)) for end in np.cumsum([int(size * shrink) for size in sizes]))]
     return [
         replace(whole.subset(np.arange(start, end)[np.argsort(whole.indices[start:end])]), use=use)
         for (start, end), (use, _) in zip(pairwise(ends), uses, strict=True)
     ]
+
+
+def _after_equal_ones(whole: Split, end: int) -> int:
+    """The end of a split, moved behind images that equal its last one, if such are kept."""
+    return end if end == 0 else int(np.searchsorted(whole.digests, whole.digests[end - 1], side="right"))
 
 
 def _relabelled(split: Split, outputs: Mapping[int, int]) -> Split:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast, get_args
 
 from torch import Tensor
@@ -16,6 +16,10 @@ from oodbench.registry.parameters import defaults, resolve_parameters
 FittedOn = Literal["nothing", "training", "meta", "exposed"]
 """What a detector is fitted on: nothing, the known training split, the known meta split (``meta``), or the known meta
 split together with samples of unknown sets that a protocol exposes (``exposed``)."""
+
+KNOWN_SPLITS: tuple[FittedOn, ...] = ("training", "meta")
+CHOICE = "fitted_on"
+"""The parameter by which users have any detector that learns from known samples fitted on other known samples."""
 
 
 class Detector(Protocol):
@@ -66,6 +70,7 @@ class DetectorPlugin:
         version: Version of the detector; None for the version of its package.
         no_effect_on_scores: Parameters that change no score by themselves.
         stochastic: Whether its scores are random: a seed repeats them, but they depend on the batch.
+        needs_by: The parts that it needs, from all its parameters; None if they do not depend on those.
     """
 
     name: str
@@ -75,6 +80,7 @@ class DetectorPlugin:
     version: str | None = None
     no_effect_on_scores: tuple[str, ...] = ()
     stochastic: bool = False
+    needs_by: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Call the undecorated function or class."""
@@ -110,13 +116,36 @@ class DetectorPlugin:
         Raises:
             UsageError: A parameter is unknown or cannot be converted.
         """
-        return resolve_parameters(self.name, self.target, given)
+        own = {key: value for key, value in given.items() if key != CHOICE}
+        chosen = {CHOICE: given[CHOICE]} if CHOICE in given else {}
+        return resolve_parameters(self.name, self.target, own) | chosen
+
+    def configured(self, given: Mapping[str, object]) -> "DetectorPlugin":
+        """The detector as parameters make it: they can decide what it needs, and what it is fitted on.
+
+        Raises:
+            UsageError: A parameter is wrong.
+        """
+        plugin, choice = self, given.get(CHOICE)
+        if CHOICE in given:
+            if self.fitted_on not in KNOWN_SPLITS:
+                raise UsageError(
+                    f"{self.name!r} is fitted on {self.fitted_on} by definition; {CHOICE} is for detectors that are "
+                    f"fitted on {' or '.join(KNOWN_SPLITS)}."
+                )
+            if choice not in KNOWN_SPLITS:
+                raise UsageError(f"{CHOICE} of {self.name!r} is {choice!r}; expected {' or '.join(KNOWN_SPLITS)}.")
+            plugin = replace(plugin, fitted_on=choice)
+        if self.needs_by is not None:
+            plugin = replace(plugin, needs=tuple(self.needs_by(self.parameters(given))))
+        return plugin
 
     def build(self, parameters: Mapping[str, Any]) -> Detector:
         """Make a new, unfitted detector."""
+        own = {key: value for key, value in parameters.items() if key != CHOICE}
         if inspect.isclass(self.target):
-            return cast(Detector, self.target(**parameters))
-        return FunctionDetector(self.target, self.needs, parameters)
+            return cast(Detector, self.target(**own))
+        return FunctionDetector(self.target, self.needs, own)
 
 
 def detector(
@@ -127,6 +156,7 @@ def detector(
     version: str | None = None,
     no_effect_on_scores: Sequence[str] = (),
     stochastic: bool = False,
+    needs_by: Callable[[Mapping[str, Any]], Sequence[str]] | None = None,
     inert: Sequence[str] = (),
     by_chance: bool = False,
 ) -> Callable[[Callable[..., Any]], DetectorPlugin]:
@@ -148,6 +178,7 @@ def detector(
         no_effect_on_scores: Names of parameters that change no score by themselves, or on some classifiers only, such
             as a batch size, or a seed that is not always used.
         stochastic: Whether the scores are random, so that they depend on the batch.
+        needs_by: Where parameters decide what is needed: the parts, from all parameters.
         inert: The earlier name of ``no_effect_on_scores``.
         by_chance: The earlier name of ``stochastic``.
 
@@ -167,6 +198,7 @@ def detector(
             version,
             (*no_effect_on_scores, *inert),
             stochastic or by_chance,
+            needs_by,
         )
         registry.declare("detectors", name, plugin, target.__module__, target.__qualname__)
         # In the module this name is the plugin, so pickle has to look up its attribute ``target``.
@@ -185,6 +217,8 @@ def _check(name: str, target: Callable[..., Any], needs: Sequence[str], fitted_o
     unknown = [part for part in needs if not is_part(part)]
     if unknown:
         raise UsageError(f"the detector {name!r} needs {unknown[0]!r}; expected some of: {part_names()}.")
+    if CHOICE in defaults(target):
+        raise UsageError(f"the detector {name!r} has a parameter {CHOICE!r}, which every detector has; rename it.")
     if inspect.isclass(target):
         _check_class(name, target, needs, fitted_on)
     else:

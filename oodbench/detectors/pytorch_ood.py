@@ -24,7 +24,7 @@ from oodbench.machine.device import CPU
 from oodbench.registry.isolation import isolated
 
 # Parameters that users cannot set: callables, and the device, which is that of the evidence.
-NOT_OFFERED = ("detector", "criterion", "param_filter", "feature_reduce", "device", "norm_std")
+NOT_OFFERED = ("detector", "criterion", "param_filter", "feature_reduce", "device")
 
 # Exceptions that they raise if samples are too few, or lack a class.
 THEIR_REFUSALS = (ValueError, AssertionError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ class Adapted:
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Make a new detector from the classifier of the evidence, and fit it if it requires that."""
-        arguments = {name: make(evidence) for name, make in self.arguments.items()}
+        arguments = self._arguments(evidence)
         self._device = evidence.device
         self._detector = self.theirs(**arguments, **self._parameters).to(self._device)
         # ReAct sets _is_fitted if its threshold is a parameter.
@@ -84,7 +84,7 @@ class Adapted:
     def score(self, evidence: Evidence) -> Tensor:
         """Score the samples in batches."""
         predict = getattr(self._detector, self.interface.predict)
-        samples: Tensor = getattr(evidence, self.interface.part)
+        samples: Tensor = self._samples(evidence)
 
         def in_batches_of(batch: int) -> Tensor:
             with torch.enable_grad():
@@ -92,8 +92,14 @@ class Adapted:
 
         return halving(min(BATCH, len(samples)), f"scores of {self.theirs.__name__}", in_batches_of)[0]
 
+    def _arguments(self, evidence: Evidence) -> dict[str, Any]:
+        return {name: make(evidence) for name, make in self.arguments.items()}
+
+    def _samples(self, evidence: Evidence) -> Any:  # noqa: ANN401
+        return getattr(evidence, self.interface.part)
+
     def _learn(self, evidence: Evidence, labels: Tensor) -> None:
-        samples = getattr(evidence, self.interface.part)
+        samples = self._samples(evidence)
         if self.interface.fit is None:
             whole = _Labelled(samples, labels.to(CPU))  # where theirs expect those of a DataLoader
             batches = BatchSampler(SequentialSampler(whole), BATCH, drop_last=False)
@@ -129,6 +135,47 @@ class _OnFeaturesAndInputs(Adapted):
 
     def _learn(self, evidence: Evidence, labels: Tensor) -> None:
         self._detector.fit_features(evidence.features, labels)
+
+
+At = Literal["feature-maps", "features"]
+
+
+class _AtEither(Adapted):
+    """A detector that changes activations, those of the feature maps or the penultimate features (``at=features``).
+
+    Papers on pruned and clipped activations differ in where; OpenOOD and many authors' code take the features.
+    """
+
+    def __init__(self, at: At = "feature-maps", **parameters: Any) -> None:  # noqa: ANN401
+        super().__init__(**parameters)
+        self._at = at
+
+    def _arguments(self, evidence: Evidence) -> dict[str, Any]:
+        if self._at == "feature-maps":
+            return super()._arguments(evidence)
+        return {"backbone": None, "head": nn.Sequential(nn.Flatten(), evidence.last_layer)}
+
+    def _samples(self, evidence: Evidence) -> Any:  # noqa: ANN401
+        return evidence.feature_maps if self._at == "feature-maps" else evidence.features[:, :, None, None]
+
+
+def _needs_at(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("feature_maps", "head") if parameters["at"] == "feature-maps" else ("features", "last_layer")
+
+
+class _WithCommonLimits(_AtEither):
+    """VRA, with limits for each activation, or the same for all (``over=all``, as in OpenOOD)."""
+
+    def __init__(self, over: Literal["each", "all"] = "each", **parameters: Any) -> None:  # noqa: ANN401
+        super().__init__(**parameters)
+        self._over = over
+
+    def _learn(self, evidence: Evidence, labels: Tensor) -> None:
+        samples = self._samples(evidence)
+        if self._over == "all":
+            labels = labels.repeat_interleave(samples[0].numel())
+            samples = samples.reshape(-1, 1, 1, 1)
+        self._detector.fit_feature_maps(samples, labels)
 
 
 class _WithDropout(Adapted):
@@ -267,6 +314,7 @@ def _adapt(
     randomness: _Randomness = _DETERMINISTIC,
     no_effect_on_scores: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
+    needs_by: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None,
 ) -> DetectorPlugin:
     """Make a detector plugin of a class of pytorch-ood.
 
@@ -281,6 +329,7 @@ def _adapt(
         randomness: How it uses random numbers.
         no_effect_on_scores: Parameters that change no score.
         needs: Further parts of the evidence.
+        needs_by: The parts of the evidence, where parameters decide.
     """
     class_ = getattr(theirs, of)
     seed = {"seed": (int, 0)} if randomness.seeded else {}
@@ -302,6 +351,7 @@ def _adapt(
         fitted_on="training" if class_.requires_fit else "meta",
         stochastic=randomness.stochastic,
         no_effect_on_scores=no_effect_on_scores,
+        needs_by=needs_by,
     )
     return declare(type(name.replace("-", "_"), (base,), attributes))
 
@@ -376,12 +426,26 @@ ash = _adapt(
     "ASH",
     FEATURE_MAPS,
     _with_head,
-    parameters={"variant": (Literal["ash-s", "ash-p", "ash-b"], "ash-s")},
+    _AtEither,
+    parameters={"variant": (Literal["ash-s", "ash-p", "ash-b"], "ash-s"), "at": (At, "feature-maps")},
+    needs_by=_needs_at,
 )
 rank_feat = _adapt("rank-feat", "RankFeat", FEATURE_MAPS, _with_head)
-react = _adapt("react", "ReAct", FEATURE_MAPS, _with_head)
-scale = _adapt("scale", "SCALE", FEATURE_MAPS, _with_head)
-vra = _adapt("vra", "VRA", FEATURE_MAPS, _with_head)
+react = _adapt(
+    "react", "ReAct", FEATURE_MAPS, _with_head, _AtEither, parameters={"at": (At, "feature-maps")}, needs_by=_needs_at
+)
+scale = _adapt(
+    "scale", "SCALE", FEATURE_MAPS, _with_head, _AtEither, parameters={"at": (At, "feature-maps")}, needs_by=_needs_at
+)
+vra = _adapt(
+    "vra",
+    "VRA",
+    FEATURE_MAPS,
+    _with_head,
+    _WithCommonLimits,
+    parameters={"at": (At, "feature-maps"), "over": (Literal["each", "all"], "each")},
+    needs_by=_needs_at,
+)
 
 grad_norm = _adapt("grad-norm", "GradNorm", INPUTS, _with_all_weights, no_effect_on_scores=("micro_batch_size",))
 grad_uncertainty = _adapt("grad-uncertainty", "GradUncertainty", INPUTS, _with_all_weights)
@@ -397,7 +461,13 @@ mcd = _adapt(
 )
 odin = _adapt("odin", "ODIN", INPUTS, _with_classifier)
 mahalanobis_odin = _adapt(
-    "mahalanobis-odin", "MahalanobisODIN", INPUTS, {"encoder": _encoder}, _OnFeaturesAndInputs, needs=("features",)
+    "mahalanobis-odin",
+    "MahalanobisODIN",
+    INPUTS,
+    {"encoder": _encoder},
+    _OnFeaturesAndInputs,
+    needs=("features",),
+    no_effect_on_scores=("norm_std",),  # by itself: with eps = 0, nothing is perturbed
 )
 nacue = _adapt("nacue", "NACUE", INPUTS, {"model": _whole, "layers": _stages})
 gram = _adapt(

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from oodbench import registry
-from oodbench.detectors.plugin import DetectorPlugin
+from oodbench.detectors.plugin import CHOICE, DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
 from oodbench.evidence.parts import collected
 from oodbench.registry.code import code_of, own_code, own_module
@@ -145,8 +145,13 @@ def select(
             provider = Provider(entry.distribution, entry.version)
             try:
                 with isolated(0), time_limit(limit):
+                    plugin = load_detector(name)
+                    # What is so by default is not a choice.
+                    given = {
+                        key: value for key, value in parameters.items() if (key, value) != (CHOICE, plugin.fitted_on)
+                    }
                     loaded = SelectedDetector(
-                        name, load_detector(name), dict(parameters), provider, is_of_process=entry.origin == "process"
+                        name, plugin.configured(given), given, provider, is_of_process=entry.origin == "process"
                     )
                     candidate = with_inputs(loaded)
                     selected.setdefault(candidate.key, candidate)

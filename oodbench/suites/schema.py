@@ -122,6 +122,8 @@ class Suite(_Table):
             list, or ``imagenet-1k``. By default the known classes in sorted order.
         drawing: What the splits are drawn by: the ``source`` images, so that classifiers with other preprocessing get
             the same samples, or the ``prepared`` ones, as the suites that were published first do.
+        duplicates: Whether only the first of equal images of a data set is used, or all of them (``keep``), as in
+            benchmarks that count every line of their lists. Splits never share an image.
         known: The known data set: an adapter with parameters, or a table with the key ``adapter``.
         seeds: A classifier is trained for each seed.
         unknown: Table of each unknown data set, by its name.
@@ -134,6 +136,7 @@ class Suite(_Table):
     penultimate: str | None = None
     classes: str | Annotated[list[str], Field(min_length=2)] | None = None
     drawing: Literal["source", "prepared"] = "source"
+    duplicates: Literal["drop", "keep"] = "drop"
     known: str | dict[str, Any]
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default=[0, 1, 2], min_length=1)
     unknown: dict[str, dict[str, Any]] = Field(min_length=1)

@@ -304,6 +304,7 @@ def test_info_describes_every_kind():
     text = oodbench("info", "grad-l2").stdout
     assert "layer: str | None = None" in text
     assert "needs: gradients" in text
+    assert "(or the known meta split: fitted_on=meta)" in oodbench("info", "knn").stdout
     assert "leaky ReLU" in oodbench("info", "cnn").stdout or "convolution" in oodbench("info", "cnn").stdout
     assert "exposed × tested" in oodbench("info", "known-unknowns").stdout
     text = oodbench("info", "confounding").stdout

@@ -99,6 +99,18 @@ def by_batch(logits):
     return (scores - scores.mean()) / (scores.std() + 1e-9)
 
 
+@oodbench.evidence_part("centred_logits", needs="forward")
+def centred_logits(run):
+    """They follow from the other samples of the batch."""
+    return run.logits - run.logits.mean(dim=0)
+
+
+@oodbench.detector("centred", needs="centred_logits")
+def centred(centred_logits):
+    """Its scores are those of the part."""
+    return -centred_logits.amax(dim=1)
+
+
 @oodbench.detector("one-buffer", needs="logits")
 class OneBuffer:
     """Returns the same memory each time."""
@@ -279,6 +291,7 @@ class learns_labels:  # noqa: N801
 BROKEN = {
     "flipped": "a larger score means more unknown",
     "by-batch": "the scores of a sample do not depend on the size of the batch",
+    "centred": "the evidence that it needs of a sample does not depend on the batch",
     "by-order": "the scores of a sample do not depend on the order",
     "train-mode": "it leaves the classifier as it was",
     "own-dropout": "the same seed gives the same scores",
@@ -312,7 +325,7 @@ def test_the_kit_catches_a_broken_promise(name, promise):
 def test_a_good_detector_is_blamed_for_nothing(name):
     found = report(checked_plugin(PLUGINS[name]))
     assert not [result for result in found if result.status == "failed"]
-    assert len(found) == len(detectors.CHECKS) == 16
+    assert len(found) == len(detectors.CHECKS) == 17
 
 
 # What is said to whom

@@ -239,6 +239,25 @@ def test_class_that_is_only_in_test_is_refused_also_where_another_is_only_in_tra
         draw(make_suite(f"imagefolder:{folder}"), NOWHERE)
 
 
+# Duplicates
+
+
+def test_duplicates_are_left_out_or_kept_together_and_counted(tmp_path):
+    pixels = np.repeat(images(30), [1] * 20 + [4] * 10, axis=0)
+    unknown = {"own": {"adapter": write_npz(tmp_path / "a.npz", pixels)}}
+    dropped = draw(make_suite("digits", unknown), NOWHERE)
+    assert dropped.unknown["own"].left_out == {"duplicates": 30}
+    for exposed in range(1, 12):
+        suite = make_suite("digits", unknown, {"exposed": exposed})
+        splits = draw(replace(suite, suite=suite.suite.model_copy(update={"duplicates": "keep"})), NOWHERE)
+        held_back, tested = splits.exposed["own"], splits.unknown["own"]
+        assert sorted([*held_back.indices, *tested.indices]) == list(range(60))
+        assert exposed <= len(held_back.indices) < exposed + 4
+        assert tested.left_out == {}
+        assert tested.remarks == {"duplicates that are kept": 30}
+        assert not set(held_back.digests) & set(tested.digests)
+
+
 # Sets that are too small
 
 

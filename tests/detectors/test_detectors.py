@@ -57,6 +57,27 @@ def scores_of(spec, evidence, labels, seed=0):
     return built.score(evidence)
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("grad-combo:fitted_on=training", "is fitted on exposed by definition"),
+        ("energy:fitted_on=meta", "is fitted on nothing by definition"),
+        ("knn:fitted_on=test", "'knn' is 'test'; expected training or meta"),
+    ],
+)
+def test_what_a_detector_is_fitted_on_is_chosen_among_known_splits(spec, message):
+    with pytest.raises(UsageError, match=message):
+        select([spec])
+
+
+def test_no_parameter_has_the_name_of_the_choice():
+    with pytest.raises(UsageError, match="has a parameter 'fitted_on', which every detector has"):
+
+        @detector("mine", needs="logits")
+        def mine(logits, *, fitted_on="meta"):
+            return logits[:, 0]
+
+
 def test_evidence_holds_what_the_network_says(network, images, evidence):
     inputs = torch.from_numpy(images).float() / 255
     torch.testing.assert_close(evidence.logits, network(inputs).detach())

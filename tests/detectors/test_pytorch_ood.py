@@ -51,6 +51,13 @@ class Parts:
     def head(self, maps):
         return self.network.fc2(self._dense(maps))
 
+    def squares(self, x):
+        """The penultimate features as feature maps of one pixel."""
+        return self.encoder(x)[:, :, None, None]
+
+    def on_features(self, squares):
+        return self.network.fc2(torch.flatten(squares, 1))
+
     @property
     def loader(self):
         return DataLoader(TensorDataset(self.train, self.labels), batch_size=BATCH)
@@ -88,6 +95,11 @@ CALLS = {
     "react:percentile=0.8": lambda p: theirs.ReAct(p.backbone, p.head, percentile=0.8),
     "scale": lambda p: theirs.SCALE(p.backbone, p.head),
     "vra": lambda p: theirs.VRA(p.backbone, p.head),
+    "ash:at=features": lambda p: theirs.ASH(p.squares, p.on_features),
+    "react:at=features,percentile=0.8": lambda p: theirs.ReAct(p.squares, p.on_features, percentile=0.8),
+    "scale:at=features": lambda p: theirs.SCALE(p.squares, p.on_features),
+    "vra:at=features": lambda p: theirs.VRA(p.squares, p.on_features),
+    "odin:eps=0.01,norm_std=0.5": lambda p: theirs.ODIN(p.network, eps=0.01, norm_std=[0.5]),
     "grad-norm:temperature=2": lambda p: theirs.GradNorm(p.network, temperature=2.0),
     "grad-uncertainty": lambda p: theirs.GradUncertainty(p.network),
     "odin:eps=0.01": lambda p: theirs.ODIN(p.network, eps=0.01),
@@ -121,6 +133,25 @@ def test_scores_are_those_of_pytorch_oods_own_call(parts, spec, make):
     found = ours(spec, parts)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * np.ptp(expected))
     assert np.ptp(found) > 0
+
+
+def test_limits_for_all_activations_are_quantiles_of_all_of_them(parts):
+    with torch.no_grad():
+        known, unknown = parts.encoder(parts.train).numpy(), parts.encoder(parts.inputs)
+        low, high = np.quantile(known, [0.3, 0.8])
+        logits = parts.network.fc2(unknown.clip(low, high))
+    found = ours("vra:at=features,over=all,lower_percentile=0.3,upper_percentile=0.8", parts)
+    np.testing.assert_allclose(found, -torch.logsumexp(logits, 1), rtol=1e-5)
+
+
+def test_what_a_detector_is_fitted_on_can_be_chosen(parts):
+    meta = parts.trial.meta
+    loader = DataLoader(TensorDataset(torch.from_numpy(meta.images).float() / 255, torch.from_numpy(meta.labels)))
+    expected = theirs.ReAct(parts.backbone, parts.head).to("cpu").fit(loader).predict(parts.inputs)
+    found = ours("react:fitted_on=meta", parts)
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+    assert not np.allclose(found, ours("react", parts))
+    np.testing.assert_array_equal(ours("react:fitted_on=training", parts), ours("react", parts))
 
 
 def test_chance_is_seeded(parts):

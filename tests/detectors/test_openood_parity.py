@@ -1,0 +1,72 @@
+"""OpenOOD's own figures on a published network come back, with parameters that are mapped in the documentation."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from in_process import command_line
+
+MODELS = Path(__file__).parents[1] / "classifiers" / "own_models"
+SUITE = """
+name = "parity"
+version = 1
+classifier = "resnet20.py:resnet20"
+weights = "{cifar}/models/resnet20-12fca82f.th"
+duplicates = "keep"
+[known]
+adapter = "imagelist"
+name = "cifar10"
+train = "{cifar}/lists/train_cifar10.txt"
+validation = "{cifar}/lists/val_cifar10.txt"
+test = "{cifar}/lists/test_cifar10.txt"
+root = "{cifar}"
+[unknown]
+texture = {{ adapter = "imagelist", path = "{cifar}/lists/texture.txt", root = "{cifar}", group = "far" }}
+[input]
+channels = 3
+size = 32
+resize = 32
+mean = [0.485, 0.456, 0.406]
+std = [0.229, 0.224, 0.225]
+[sizes]
+exposed = 0
+"""
+MAPPED = {
+    "msp": "max-softmax",
+    "ebo": "energy",
+    "mls": "max-logit",
+    "react": "react:at=features,fitted_on=meta",
+    "ash": "ash:at=features,variant=ash-b,percentile=0.9",
+    "knn": "knn",
+    "dice": "dice",
+    "rmds": "rmd",
+    "gradnorm": "gradnorm",
+    "fdbd": "fdbd",
+    "she": "she",
+}
+FIGURES = ("auroc", "fpr95_unknown_positive", "fpr95_known_positive")
+
+
+@pytest.fixture(scope="module")
+def records(real_data, tmp_path_factory):
+    """Records by the spec of the detector."""
+    folder = tmp_path_factory.mktemp("parity")
+    (folder / "suite.toml").write_text(SUITE.format(cifar=(real_data / "cifar").resolve()))
+    shutil.copy(MODELS / "resnet20.py", folder)
+    asked = [f"-d{spec}" for spec in MAPPED.values()]
+    done = command_line("run", "-s", "suite.toml", "-p", "unknown-unknowns", *asked, "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(file.read_text()) for file in (folder / "out" / "records").glob("*.json")]
+    return {record["detector"]["name"]: record for record in found}
+
+
+@pytest.mark.parametrize("method", MAPPED)
+def test_figures_are_openoods(method, records, real_data):
+    rows = csv.DictReader((real_data / "cifar" / "openood_resnet20.csv").open())
+    (row,) = [row for row in rows if (row["method"], row["set"]) == (method, "texture")]
+    (result,) = records[MAPPED[method].partition(":")[0]]["results"]
+    assert (result["n_known"], result["n_unknown"]) == (9_000, int(row["n_unknown"]))
+    found = [result["metrics"][figure]["value"] for figure in FIGURES]
+    assert found == pytest.approx([float(row[figure]) for figure in FIGURES], abs=5e-4)
