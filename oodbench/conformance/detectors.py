@@ -444,4 +444,4 @@ def _sequences(option: Any, checked: CheckedDetector) -> list[object]:  # noqa: 
     make = get_origin(option)
     if kind is str:
         return [make(("max-softmax",)), make(("energy", "random"))] if "scores" in checked.plugin.needs else []
-    return [make([kind(1), *(kind(2 + i) for i in range(n))]) for n in range(6)]
+    return [make([kind(2 + i) for i in range(n)]) for n in range(1, 7)]
