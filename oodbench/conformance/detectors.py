@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import numpy as np
 import torch
@@ -434,7 +435,7 @@ def _other_values(annotation: Any, value: Any, checked: CheckedDetector) -> list
 
 def _members(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
     """The types that a union is made of."""
-    for member in get_args(annotation):
+    for member in get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ():
         if get_origin(member) is not None or isinstance(member, type):
             yield member
 

@@ -61,6 +61,7 @@ class Adapted:
     interface: ClassVar[Interface]
     arguments: ClassVar[Arguments]
     seeded: ClassVar[bool] = False
+    needs_by: ClassVar[Callable[[Mapping[str, Any]], tuple[str, ...]] | None] = None
 
     def __init__(self, **parameters: Any) -> None:  # noqa: ANN401
         self._seed: int = parameters.pop("seed", 0)
@@ -146,6 +147,11 @@ class _AtEither(Adapted):
     Papers on pruned and clipped activations differ in where; OpenOOD and many authors' code take the features.
     """
 
+    @staticmethod
+    def needs_by(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """What it needs there."""
+        return ("feature_maps", "head") if parameters["at"] == "feature-maps" else ("features", "last_layer")
+
     def __init__(self, at: At = "feature-maps", **parameters: Any) -> None:  # noqa: ANN401
         super().__init__(**parameters)
         self._at = at
@@ -157,10 +163,6 @@ class _AtEither(Adapted):
 
     def _samples(self, evidence: Evidence) -> Any:  # noqa: ANN401
         return evidence.feature_maps if self._at == "feature-maps" else evidence.features[:, :, None, None]
-
-
-def _needs_at(parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("feature_maps", "head") if parameters["at"] == "feature-maps" else ("features", "last_layer")
 
 
 class _WithCommonLimits(_AtEither):
@@ -314,7 +316,6 @@ def _adapt(
     randomness: _Randomness = _DETERMINISTIC,
     no_effect_on_scores: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
-    needs_by: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None,
 ) -> DetectorPlugin:
     """Make a detector plugin of a class of pytorch-ood.
 
@@ -329,7 +330,6 @@ def _adapt(
         randomness: How it uses random numbers.
         no_effect_on_scores: Parameters that change no score.
         needs: Further parts of the evidence.
-        needs_by: The parts of the evidence, where parameters decide.
     """
     class_ = getattr(theirs, of)
     seed = {"seed": (int, 0)} if randomness.seeded else {}
@@ -351,7 +351,7 @@ def _adapt(
         fitted_on="training" if class_.requires_fit else "meta",
         stochastic=randomness.stochastic,
         no_effect_on_scores=no_effect_on_scores,
-        needs_by=needs_by,
+        needs_by=base.needs_by,
     )
     return declare(type(name.replace("-", "_"), (base,), attributes))
 
@@ -428,15 +428,10 @@ ash = _adapt(
     _with_head,
     _AtEither,
     parameters={"variant": (Literal["ash-s", "ash-p", "ash-b"], "ash-s"), "at": (At, "feature-maps")},
-    needs_by=_needs_at,
 )
 rank_feat = _adapt("rank-feat", "RankFeat", FEATURE_MAPS, _with_head)
-react = _adapt(
-    "react", "ReAct", FEATURE_MAPS, _with_head, _AtEither, parameters={"at": (At, "feature-maps")}, needs_by=_needs_at
-)
-scale = _adapt(
-    "scale", "SCALE", FEATURE_MAPS, _with_head, _AtEither, parameters={"at": (At, "feature-maps")}, needs_by=_needs_at
-)
+react = _adapt("react", "ReAct", FEATURE_MAPS, _with_head, _AtEither, parameters={"at": (At, "feature-maps")})
+scale = _adapt("scale", "SCALE", FEATURE_MAPS, _with_head, _AtEither, parameters={"at": (At, "feature-maps")})
 vra = _adapt(
     "vra",
     "VRA",
@@ -444,7 +439,6 @@ vra = _adapt(
     _with_head,
     _WithCommonLimits,
     parameters={"at": (At, "feature-maps"), "over": (Literal["each", "all"], "each")},
-    needs_by=_needs_at,
 )
 
 grad_norm = _adapt("grad-norm", "GradNorm", INPUTS, _with_all_weights, no_effect_on_scores=("micro_batch_size",))
