@@ -141,16 +141,17 @@ class _OnFeaturesAndInputs(Adapted):
 At = Literal["feature-maps", "features"]
 
 
+def _needs_at(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("feature_maps", "head") if parameters["at"] == "feature-maps" else ("features", "last_layer")
+
+
 class _AtEither(Adapted):
     """A detector that changes activations, those of the feature maps or the penultimate features (``at=features``).
 
     Papers on pruned and clipped activations differ in where; OpenOOD and many authors' code take the features.
     """
 
-    @staticmethod
-    def needs_by(parameters: Mapping[str, Any]) -> tuple[str, ...]:
-        """What it needs there."""
-        return ("feature_maps", "head") if parameters["at"] == "feature-maps" else ("features", "last_layer")
+    needs_by = staticmethod(_needs_at)
 
     def __init__(self, at: At = "feature-maps", **parameters: Any) -> None:  # noqa: ANN401
         super().__init__(**parameters)
