@@ -61,7 +61,6 @@ class Adapted:
     interface: ClassVar[Interface]
     arguments: ClassVar[Arguments]
     seeded: ClassVar[bool] = False
-    needs_by: ClassVar[Callable[[Mapping[str, Any]], tuple[str, ...]] | None] = None
 
     def __init__(self, **parameters: Any) -> None:  # noqa: ANN401
         self._seed: int = parameters.pop("seed", 0)
@@ -150,8 +149,6 @@ class _AtEither(Adapted):
 
     Papers on pruned and clipped activations differ in where; OpenOOD and many authors' code take the features.
     """
-
-    needs_by = staticmethod(_needs_at)
 
     def __init__(self, at: At = "feature-maps", **parameters: Any) -> None:  # noqa: ANN401
         super().__init__(**parameters)
@@ -352,7 +349,7 @@ def _adapt(
         fitted_on="training" if class_.requires_fit else "meta",
         stochastic=randomness.stochastic,
         no_effect_on_scores=no_effect_on_scores,
-        needs_by=base.needs_by,
+        needs_by=_needs_at if issubclass(base, _AtEither) else None,
     )
     return declare(type(name.replace("-", "_"), (base,), attributes))
 
