@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from oodbench.evidence.evidence import Evidence as Evidence
     from oodbench.evidence.parts import evidence_part as evidence_part
     from oodbench.execution.run import run as run
+    from oodbench.imports.importing import import_scores as import_scores
     from oodbench.protocols.case import Case as Case
     from oodbench.records.reading import Results as Results
     from oodbench.records.reading import read_results as read_results
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "run": "oodbench.execution.run",
     "read_results": "oodbench.records.reading",
+    "import_scores": "oodbench.imports.importing",
     "Results": "oodbench.records.reading",
     "Record": "oodbench.records.record",
     "Evidence": "oodbench.evidence.evidence",
@@ -62,6 +64,7 @@ __all__ = [
     "dataset",
     "detector",
     "evidence_part",
+    "import_scores",
     "read_results",
     "run",
 ]

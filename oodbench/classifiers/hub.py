@@ -39,7 +39,7 @@ def torchvision(model: str, *, as_pretrained: bool) -> ClassifierSpec:
 
     name = f"torchvision:{model}"
     architecture, _, tag = model.partition(".")
-    _check_name(name, architecture, models.list_models(module=models))
+    check_name(name, architecture, models.list_models(module=models))
     enum = models.get_model_weights(architecture)
     if tag and tag not in enum.__members__:
         raise UsageError(f"{name} has no weights {tag}; expected one of: {', '.join(enum.__members__)}.")
@@ -75,7 +75,7 @@ def torchvision(model: str, *, as_pretrained: bool) -> ClassifierSpec:
         name,
         build,
         (name, "torchvision", version("torchvision")),
-        code=_hash([name, as_pretrained]),
+        code=hashed([name, as_pretrained]),
         pretrained=pretrained,
         preset=preset,
         channels=3,
@@ -101,7 +101,7 @@ def timm(model: str) -> ClassifierSpec:
             f"the classifier {name} needs the package timm; install it by pip install 'oodbench[hub]'."
         ) from cause
     # A name may have a tag that says which pretrained weights.
-    _check_name(name, model.partition(".")[0], library.list_models())
+    check_name(name, model.partition(".")[0], library.list_models())
     config = library.get_pretrained_cfg(model)
 
     def sized(size: int) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def timm(model: str) -> ClassifierSpec:
         name,
         build,
         (name, "timm", version("timm")),
-        code=_hash([name]),
+        code=hashed([name]),
         pretrained=pretrained,
         preset=preset,
     )
@@ -163,7 +163,7 @@ def _timm_preset(name: str, config: Mapping[str, Any]) -> Mapping[str, Any] | Tr
     from timm.data.transforms_factory import create_transform
 
     shown = {key: str(value) for key, value in config.items()}
-    return Transform(f"of {name}", create_transform(**config, is_training=False), _hash([shown, version("timm")]))
+    return Transform(f"of {name}", create_transform(**config, is_training=False), hashed([shown, version("timm")]))
 
 
 def _without_auxiliary(network: nn.Module) -> nn.Module:
@@ -191,11 +191,17 @@ def _weights_only() -> Iterator[None]:
             os.environ[variable] = before
 
 
-def _hash(values: Sequence[object]) -> str:
+def hashed(values: Sequence[object]) -> str:
+    """SHA-256 of JSON values."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def _check_name(name: str, model: str, offered: Sequence[str]) -> None:
+def check_name(name: str, model: str, offered: Sequence[str]) -> None:
+    """Refuse the name of a model that there is not, with close ones.
+
+    Raises:
+        UsageError: There is no such model.
+    """
     if model not in offered:
         close = difflib.get_close_matches(model, offered, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "see its documentation."

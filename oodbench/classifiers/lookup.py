@@ -1,4 +1,4 @@
-"""Looks up a classifier by name: a plugin, a function of the user's own, or a model of torchvision or timm."""
+"""Looks up a classifier by name: a plugin, a function of the user's own, or a model of torchvision, timm or OpenOOD."""
 
 import hashlib
 import importlib
@@ -16,12 +16,13 @@ from torch import nn
 
 from oodbench import registry
 from oodbench.classifiers import hub
+from oodbench.classifiers.openood import openood
 from oodbench.classifiers.spec import Build, ClassifierSpec
 from oodbench.errors import FROM_OUTSIDE, MissingPrerequisiteError, UsageError, described
 from oodbench.registry.code import code_of, defining_file, forget_stale, importable, imported_files, is_installed
 
 ARGUMENTS = ("channels", "size", "classes")
-_OTHER_NAMES = ", torchvision:NAME, timm:NAME, or one of `oodbench list classifiers`."
+_OTHER_NAMES = ", torchvision:NAME, timm:NAME, openood:NAME, or one of `oodbench list classifiers`."
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -29,7 +30,8 @@ def find_classifier(name: str, folders: Sequence[Path], *, as_pretrained: bool =
     """Look up a classifier by name; nothing is built yet.
 
     Args:
-        name: Name of a plugin, ``module:factory``, ``file.py:factory``, ``torchvision:NAME`` or ``timm:NAME``.
+        name: Name of a plugin, ``module:factory``, ``file.py:factory``, ``torchvision:NAME``, ``timm:NAME`` or
+            ``openood:NAME``.
         folders: Folders that are searched for the user's own modules and files, before installed modules.
         as_pretrained: Whether hidden parts of a library's network are built as for its pretrained weights.
 
@@ -48,6 +50,8 @@ def find_classifier(name: str, folders: Sequence[Path], *, as_pretrained: bool =
         return hub.torchvision(model, as_pretrained=as_pretrained)
     if library == "timm":
         return hub.timm(model)
+    if library == "openood":
+        return openood(model)
     factory, code = load_own("classifier", name, folders)
     build = make_builder(name, factory)
 

@@ -12,6 +12,7 @@ from oodbench.classifiers.checkpoints import StateDict, read_checkpoint, state_d
 from oodbench.classifiers.weight_matching import Fit, best_fit, contradictions
 from oodbench.errors import MissingPrerequisiteError, UsageError, one_line
 from oodbench.gradients.copying import copied
+from oodbench.suites.schema import GIVEN, PRETRAINED
 
 # Where several state dicts fit, the first of these that is there is taken; averages come last.
 _PREFERRED = ("", "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
@@ -40,6 +41,23 @@ def weights_file(weights: str, seed: int) -> tuple[Path, str | None]:
     if not file.is_file():
         raise MissingPrerequisiteError(f"the weights are not there: looked for the file {file}.")
     return file, key
+
+
+def weights_name(weights: str | None) -> str | None:
+    """What weights are called in records: the end of their path, which others have, too; None without weights.
+
+    These are the file and its folder, and the folder above as long as the first of them depends on the seed.
+
+    Args:
+        weights: As in a suite: name of the file, maybe with ``{seed}``, or what says that they are pretrained or given.
+    """
+    if weights is None or weights in (PRETRAINED, GIVEN):
+        return weights and weights.strip("<>")
+    parts = Path(weights).expanduser().absolute().parts[1:]
+    kept = 2
+    while kept < len(parts) and "{seed}" in parts[-kept]:
+        kept += 1
+    return "/".join(parts[-kept:])
 
 
 def load_weights(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from keyword import iskeyword
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -30,6 +31,7 @@ VERBS = {
     "data": "Say which data sets of a suite are there, and get them.",
     "leaderboard": "Make boards from records, and check them.",
     "compare": "Compare two detectors on the same samples.",
+    "import": "Make records of scores that were computed elsewhere.",
     "plot": "Draw ROC curves, scores, layers or the exposed × tested matrix.",
     "cache": "Look after trained weights and evidence.",
     "bench": "Measure what evidence costs on this machine.",
@@ -50,7 +52,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = getattr(import_module(f"oodbench.cli.{cmd_name}"), "command")  # noqa: B009
+        module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(import_module(f"oodbench.cli.{module}"), "command")  # noqa: B009
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

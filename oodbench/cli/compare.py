@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 @click.argument("second", metavar="DETECTOR")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
 @click.option("-p", "--protocol", "protocols", multiple=True, metavar="NAME", help="Only these. Default: all.")
+@click.option("--classifier", default=None, metavar="NAME", help="Which classifier, where records are of several.")
 @click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="What is compared.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
-    first: str, second: str, folders: tuple[Path, ...], protocols: tuple[str, ...], metric: str, as_json: bool
+    first: str,
+    second: str,
+    folders: tuple[Path, ...],
+    protocols: tuple[str, ...],
+    classifier: str | None,
+    metric: str,
+    as_json: bool,
 ) -> int:
     """Compare two detectors wherever one of them was run (default DIR: oodbench-results).
 
@@ -29,22 +36,27 @@ def command(
     """
     from oodbench.cli.records import usable_records
     from oodbench.cli.terminal import print_table, stdout
+    from oodbench.comparison.families import of_one_family
     from oodbench.comparison.merging import refuse_conflicts
     from oodbench.comparison.pairs import compare
     from oodbench.comparison.usable import suites_of
     from oodbench.errors import UsageError
+    from oodbench.records.remarks import ASSUMED
 
     usable = usable_records(folders, "no record is left to compare")
-    for of_suite in suites_of(usable.records).values():
+    records = of_one_family(suites_of(usable.records).values(), classifier)
+    for of_suite in suites_of(records).values():
         refuse_conflicts(of_suite)
-    chosen = [cell for cell in usable.records if not protocols or cell.record.protocol in protocols]
+    chosen = [cell for cell in records if not protocols or cell.record.protocol in protocols]
     if not chosen:
-        there = sorted({cell.record.protocol for cell in usable.records})
+        there = sorted({cell.record.protocol for cell in records})
         raise UsageError(f"no record is under {', '.join(protocols)}; there are: {', '.join(there)}.")
     pairs = compare(chosen, first, second, metric)
+    imported = any(cell.record.imported for cell in chosen)
     if as_json:
         tested = sum(pair.p is not None for pair in pairs)
         about = {"detectors": [first, second], "adjusted_for": tested}
+        about |= {"assumed": ASSUMED} if imported else {}
         click.echo(json.dumps([{**about, **asdict(pair)} for pair in pairs], indent=1))
     else:
         header = [
@@ -61,8 +73,9 @@ def command(
             "outcome",
         ]
         print_table(
-            stdout(), header, [_row(pair) for pair in pairs], f"{first} against {second}", _reading(first, pairs)
-        )
+            stdout(), header, [_row(pair) for pair in pairs], f"{first} against {second}",
+            _reading(first, pairs) + (f" Assumed: {ASSUMED}." if imported else ""),
+        )  # fmt: skip
     return 1 if usable.rejected else 0
 
 

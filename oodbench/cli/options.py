@@ -60,8 +60,8 @@ _SPEC = (
     click.option(
         "--classifier",
         metavar="NAME",
-        help="Another classifier than the suite's: a plugin, module:factory, file.py:factory, torchvision:NAME or "
-        "timm:NAME.",
+        help="Another classifier than the suite's: a plugin, module:factory, file.py:factory, torchvision:NAME, "
+        "timm:NAME or openood:NAME.",
     ),
     click.option(
         "--weights",

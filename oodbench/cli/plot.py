@@ -31,15 +31,23 @@ SHOWN = 6
     metavar="NAME",
     help=f"Detectors, as tables name them. Default: the first {SHOWN}.",
 )
+@click.option("--classifier", default=None, metavar="NAME", help="Which classifier, where records are of several.")
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Unknown sets. Default: all.")
 def command(
-    kind: str, folders: tuple[Path, ...], file: Path, detectors: tuple[str, ...], datasets: tuple[str, ...]
+    kind: str,
+    folders: tuple[Path, ...],
+    file: Path,
+    detectors: tuple[str, ...],
+    classifier: str | None,
+    datasets: tuple[str, ...],
 ) -> int:
     """Draw a plot for a paper from the records in results folders (default: oodbench-results).
 
     Records of runs with --limit are left out. Exit status 1 if a record is left out for a fault.
     """
     from oodbench.cli.records import usable_records
+    from oodbench.comparison.families import of_one_family
+    from oodbench.comparison.usable import suites_of
     from oodbench.errors import MissingPrerequisiteError, UsageError
     from oodbench.files.atomic import write_output
     from oodbench.leaderboard.assembly import boards
@@ -54,7 +62,7 @@ def command(
             f"plots need {cause.name}; install it with `pip install 'oodbench[plots]'`."
         ) from cause
     usable = usable_records(folders, "no record is left to draw")
-    made = boards(usable.records)
+    made = boards(of_one_family(suites_of(usable.records).values(), classifier))
     if len(made) != 1:
         raise UsageError(f"the records are of {len(made)} suites or versions; a plot is of one.")
     (board,) = made

@@ -97,7 +97,10 @@ def _accuracy(cells: Sequence[ScoredRecord]) -> str:
     trained = {
         (scored.record.classifier.name, scored.record.seed): scored.record.classifier.accuracy for scored in cells
     }
-    listed = ", ".join(f"{accuracy:.4f} ({name}, seed {seed})" for (name, seed), accuracy in sorted(trained.items()))
+    listed = ", ".join(
+        f"{accuracy:.4f} ({f'{name}, ' if name else ''}seed {seed})"
+        for (name, seed), accuracy in sorted(trained.items())
+    )
     return f"Accuracy of the classifier on known test samples: {listed}."
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from oodbench.comparison.compared import ComparedDetector, result_on
 from oodbench.comparison.estimates import Estimate, mean_of
 from oodbench.evaluation.influence import Influenced, auroc_influence, balanced_accuracy_influence
-from oodbench.evaluation.results import Result, Samples
+from oodbench.evaluation.results import Result, joined
 from oodbench.records.scored import ScoredRecord
 
 INFLUENCED = ("auroc", "meta_accuracy")
@@ -66,7 +66,7 @@ class Estimator:
             return None
         influences = [_influenced(cell, metric, dataset) for cell in cells]
         influence: NDArray[np.float64] = np.mean([item.influence for item in influences], axis=0)
-        names = dict.fromkeys((next(iter(cells[0].samples)), dataset))
+        names = cells[0].sets_of(dataset)
         smallest = min(_smallest(result, metric) for result in results if result is not None)
         return Estimate(by_seed, self._spread(influence, names), mean(item.unseen for item in influences), smallest)
 
@@ -98,12 +98,12 @@ class Target(NamedTuple):
 
 def target_of(scored: ScoredRecord, metric: str, dataset: str) -> Target:
     """The scores and classes that a metric of a cell on a data set is computed from."""
-    known, base = next(iter(scored.samples.items()))
-    novel = scored.samples[dataset] if dataset != known else Samples(base.scores[:0], base.wrong[:0])
-    scores = np.concatenate([base.scores, novel.scores])
-    if metric.startswith(FAILURE) or dataset == known:
-        return Target(scores, np.concatenate([base.wrong, novel.wrong]))
-    return Target(scores, np.arange(len(scores)) >= len(base.scores))
+    names = scored.sets_of(dataset)
+    everything = joined([scored.samples[name] for name in names])
+    if metric.startswith(FAILURE) or len(names) == 1:
+        return Target(everything.scores, everything.wrong)
+    n = len(everything.scores)
+    return Target(everything.scores, np.arange(n) >= n - len(scored.samples[dataset].scores))
 
 
 def _influenced(scored: ScoredRecord, metric: str, dataset: str) -> Influenced:

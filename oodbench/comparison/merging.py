@@ -1,11 +1,12 @@
 """Merging results folders, of several people or machines: which records can stand on one board."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from oodbench.comparison.compared import detector_identity, detector_labels
+from oodbench.comparison.families import family_labels, origin
 from oodbench.errors import UsageError
-from oodbench.records.record import Record
+from oodbench.records.record import Record, samples_of
 from oodbench.records.scored import Rejected, ScoredRecord
 
 
@@ -13,21 +14,27 @@ def merged(cells: Sequence[ScoredRecord]) -> tuple[list[ScoredRecord], list[Reje
     """Separate the records that can stand on one board from the rejected ones; earlier folders take precedence.
 
     A record is rejected if an earlier folder has other samples of one of its data sets, or has its cell already.
-    Classifiers of the same seed may differ, since the last bits of training depend on the machine; a board lists all
-    of them.
+    Weights of one family of classifiers may differ for the same seed, since the last bits of training depend on the
+    machine; a board lists all of them.
     """
     kept: list[ScoredRecord] = []
     left_out: list[Rejected] = []
     samples: dict[tuple[str, int, str], tuple[str, Path]] = {}
     taken: dict[tuple[object, ...], Path] = {}
+    families = family_labels(scored.record for scored in cells)
     for scored in cells:
         record, folder = scored.record, scored.file.parent
         suite = record.suite.name, record.suite.version
-        hashes = {(*suite, name): dataset.sha256 for name, dataset in record.datasets.items()}
+        hashes = {(*suite, name): samples_of(record, name) for name in record.datasets}
         clash = next((key for key, digest in hashes.items() if key in samples and samples[key][0] != digest), None)
-        cell = (*suite, record.protocol, tuple(record.exposed), tested(record), record.seed, detector_identity(record))
+        cell = (
+            *suite, families[origin(record)], record.protocol, tuple(record.exposed), tested(record), record.seed,
+            detector_identity(record),
+        )  # fmt: skip
         if clash is not None and samples[clash][1].parent != folder:
-            left_out.append(Rejected(scored.file, f"it is of other samples of {clash[2]} than {samples[clash][1]}"))
+            left_out.append(
+                Rejected(scored.file, f"it is of {other_samples([record])} of {clash[2]} than {samples[clash][1]}")
+            )
         elif cell in taken and taken[cell].parent != folder:
             left_out.append(Rejected(scored.file, f"its cell is already there from {taken[cell]}"))
         else:
@@ -36,6 +43,12 @@ def merged(cells: Sequence[ScoredRecord]) -> tuple[list[ScoredRecord], list[Reje
             for key, digest in hashes.items():
                 samples.setdefault(key, (digest, scored.file))
     return kept, left_out
+
+
+def other_samples(records: Sequence[Record]) -> str:
+    """What records whose samples differ have, in words; of imported ones only labels and their order are known."""
+    imported = any(record.imported for record in records)
+    return "another number, order or other labels of samples" if imported else "other samples"
 
 
 def tested(record: Record) -> tuple[str, ...]:
@@ -56,8 +69,10 @@ def _difference(first: Record, second: Record) -> str:
     ]
     words = {"weights_sha256": "weights", "preprocessing": "preprocessing", "code": "code of the network"}
     found += [word for name, word in words.items() if one[name] != other[name]]
-    data = [{name: dataset.sha256 for name, dataset in record.datasets.items()} for record in (first, second)]
+    data = [{name: samples_of(record, name) for name in record.datasets} for record in (first, second)]
     found += ["data"] if data[0] != data[1] else []
+    files = [record.imported and record.imported.sha256 for record in (first, second)]
+    found += ["imported files"] if files[0] != files[1] else []
     versions = [record.provenance.versions for record in (first, second)]
     changed = sorted(name for name in versions[0] if versions[0][name] != versions[1].get(name))
     found += [f"versions of {', '.join(changed)}"] if changed else []
@@ -65,14 +80,14 @@ def _difference(first: Record, second: Record) -> str:
 
 
 def refuse_conflicts(cells: Sequence[ScoredRecord]) -> None:
-    """Refuse records that contradict each other, so that no figure silently comes from one of them.
+    """Refuse records of one classifier that contradict each other, so that no figure silently comes from one of them.
 
     Raises:
         UsageError: Two records of one suite are of the same cell, or of other samples of a data set.
     """
+    refuse_other_samples([scored.record for scored in cells])
     labels = detector_labels(scored.record for scored in cells)
     seen: dict[tuple[str, str, tuple[str, ...], int, tuple[str, ...]], Record] = {}
-    hashes: dict[str, tuple[str, str]] = {}
     for record in (scored.record for scored in cells):
         cell = record.protocol, labels[detector_identity(record)], tuple(record.exposed), record.seed, tested(record)
         earlier = seen.setdefault(cell, record)
@@ -81,10 +96,20 @@ def refuse_conflicts(cells: Sequence[ScoredRecord]) -> None:
                 f"the records {earlier.cell_id} and {record.cell_id} are both of {cell[1]} under {cell[0]}, seed "
                 f"{cell[3]}, with other {_difference(earlier, record)}; keep runs that differ in folders of their own."
             )
-        for name, dataset in record.datasets.items():
-            first, digest = hashes.setdefault(name, (record.cell_id, dataset.sha256))
-            if digest != dataset.sha256:
+
+
+def refuse_other_samples(records: Iterable[Record]) -> None:
+    """Refuse records that no table can hold together.
+
+    Raises:
+        UsageError: Two records of one suite are of other samples of a data set.
+    """
+    hashes: dict[str, tuple[str, str]] = {}
+    for record in records:
+        for name in record.datasets:
+            first, digest = hashes.setdefault(name, (record.cell_id, samples_of(record, name)))
+            if digest != samples_of(record, name):
                 raise UsageError(
-                    f"the records {first} and {record.cell_id} are of other samples of {name}, so that no table can "
-                    "hold both; make boards of their own."
+                    f"the records {first} and {record.cell_id} are of {other_samples([record])} of {name}, so that no "
+                    "table can hold both; make boards of their own."
                 )

@@ -11,12 +11,14 @@ import numpy as np
 from oodbench.comparison.compared import ComparedDetector, detector_identity, detector_labels, result_on
 from oodbench.comparison.estimates import Difference, difference, holm, of_error
 from oodbench.comparison.estimator import FAILURE, INFLUENCED, Estimator, target_of
+from oodbench.comparison.merging import other_samples
 from oodbench.errors import UsageError
 from oodbench.evaluation.bootstrap import RESAMPLED, replicates
 from oodbench.evaluation.influence import unseen
 from oodbench.evaluation.interval import LEVEL
 from oodbench.evaluation.metrics import SMALLER_IS_BETTER
 from oodbench.evaluation.results import AREAS
+from oodbench.records.record import NO_VERSION, samples_of
 from oodbench.records.scored import ScoredRecord
 
 Outcome = Literal["better", "worse", "not separable", "not comparable"]
@@ -150,10 +152,14 @@ def _reason(key: _Key, first_cells: _Cells, second_cells: _Cells, first: str, se
     if not seeds:
         return f"other seeds: {first} has {_listed(of_first)}, {second} has {_listed(of_second)}"
     records = [cells[seed].record for cells in (of_first, of_second) for seed in sorted(seeds)]
+    imported = any(record.imported for record in records)
+    unknown = {result.dataset for record in records for result in record.results if result.role == "unknown"}
     for split in dict.fromkeys(name for record in records for name in record.datasets):
-        hashes = {dataset.sha256 if (dataset := record.datasets.get(split)) is not None else "" for record in records}
-        if len(hashes) > 1:
-            return f"other data: they have other samples of {split}"
+        # Imported scores are fitted on nothing here, so that sets beside the known and the compared one do not matter.
+        if imported and split != key[-1] and (split in unknown or split.endswith(")")):
+            continue
+        if len({samples_of(record, split) for record in records}) > 1:
+            return f"other data: they have {other_samples(records)} of {split}"
     return ""
 
 
@@ -173,6 +179,9 @@ def _elsewhere(key: _Key, cells: _Cells, present: str, lacking: str) -> str:
     suite, version, protocol, exposed, dataset = key
     for candidate in cells:
         if (candidate[0], *candidate[2:]) == (suite, protocol, exposed, dataset):
+            if NO_VERSION in (version, candidate[1]):
+                imported = present if version == NO_VERSION else lacking
+                return f"{imported} is imported, and whether it is of the same samples is not known"
             return f"other suite version: {present} is of {suite} {version}, {lacking} of {suite} {candidate[1]}"
     for candidate in cells:
         if (candidate[0], candidate[1], candidate[2], candidate[4]) == (suite, version, protocol, dataset):

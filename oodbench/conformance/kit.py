@@ -46,6 +46,8 @@ def checked_plugin(plugin: Plugin, files: Sequence[Path] = (), data: Path | None
             raise no_detector from no_dataset
     (chosen,) = select([plugin])
     assert not isinstance(chosen, BrokenDetector), "one alone that cannot be loaded is raised"
+    if chosen.candidates:
+        raise UsageError(f"{name} is no detector of its own, so there is nothing to check; check what it tunes.")
     return detectors.CheckedDetector(chosen, [str(file) for file in files])
 
 

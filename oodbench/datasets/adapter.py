@@ -136,6 +136,9 @@ class Pool:
             images".
         validation: Further held-out samples that detectors are fitted on (the known meta split), so that all of the
             test split is tested on; None cuts both from the test split.
+        official: Number of samples of this split in the authors' release; None if only the card may state it.
+        remarks: Number of images that something has to be said of, in words that follow "3 images", such as "are in
+            another list than the official one".
     """
 
     images: "Sequence[Image | Decoded] | Image"
@@ -145,6 +148,13 @@ class Pool:
     names: Sequence[str] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     validation: "Pool | None" = None
+    official: int | None = None
+    remarks: Mapping[str, int] = field(default_factory=dict)
+
+
+def official_size(pool: Pool, card: Card) -> int | None:
+    """Number of samples of a pool's split in the authors' release; None if neither the pool nor the card states it."""
+    return card.size.get(pool.split) if pool.official is None else pool.official
 
 
 @dataclass(frozen=True)

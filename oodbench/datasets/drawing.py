@@ -14,8 +14,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.datasets.adapter import Decoded, LazyImages, Pool
-from oodbench.datasets.classes import name_of, outputs_by_label
+from oodbench.datasets.adapter import Decoded, LazyImages, Pool, official_size
+from oodbench.datasets.classes import name_of, outputs_by_label, outputs_of_shifted
 from oodbench.datasets.decoding import Pictures
 from oodbench.datasets.inspection import (
     InspectedPool,
@@ -99,16 +99,30 @@ def draw_splits(
     train, meta, test = _known_splits(opened.known, known, sizes, has_weights=has_weights)
     wholes = {
         name: replace(whole, labels=np.full_like(whole.labels, UNKNOWN_LABEL))
-        for name, unknown in opened.unknown.items()
+        for name, unknown in (*opened.unknown.items(), *opened.validation.items())
         for whole in [_whole(unknown.source, preprocessing, inspected[name][0], suite.suite)]
+    }
+    wholes |= {
+        name: _relabelled(whole, outputs_of_shifted(shifted.test, opened.known.test, outputs, classes, name))
+        for name, shifted in opened.covariate.items()
+        for whole in [_whole(shifted.source, preprocessing, inspected[name][0], suite.suite)]
+    }
+    # What is made from the known set has its positions, and is of its test samples alone.
+    wholes |= {
+        name: wholes[name].subset(np.flatnonzero(np.isin(wholes[name].indices, test.indices)))
+        for name in opened.covariate
+        if suite.suite.shifts_known(name)
     }
     known_splits = [split for split in (train, meta, test) if split is not None]
     if selection.drop_shared:
         wholes = _without_shared(known_splits, wholes)
-    cut = {name: _unknown_splits(whole, sizes) for name, whole in wholes.items()}
+    cut = {name: _unknown_splits(wholes[name], sizes) for name in opened.unknown}
     exposed = {name: split for name, (split, _) in cut.items() if len(split.labels)}
     tested = {name: split for name, (_, split) in cut.items()}
-    refuse_shared_samples([*known_splits, *exposed.values(), *tested.values()])
+    validation = {name: _uncut(wholes[name], "validation") for name in opened.validation}
+    covariate = {name: _uncut(wholes[name], "covariate") for name in opened.covariate}
+    further = [*tested.values(), *covariate.values(), *validation.values()]
+    refuse_shared_samples([*known_splits, *exposed.values(), *further])
     if train is not None and not has_weights:
         trained_on = {int(label) for label in np.unique(train.labels)}
         _refuse_untrained(train, [meta, test], opened.known.test)
@@ -119,7 +133,7 @@ def draw_splits(
         test = replace(test, left_out={**test.left_out, "classes without test images": len(untested)})
     remarks = [f"{name} is left out: looked for {looked_for}." for name, looked_for in opened.missing.items()]
     remarks += [f"classes of {name} without test images: {listed(untested)}."] if untested else []
-    remarks += [sentence for split in (test, *tested.values()) for sentence in _remarks_on(split)]
+    remarks += [sentence for split in (test, *further) for sentence in _remarks_on(split)]
     return SuiteSplits(
         tuple(classes) if classes is not None else tuple(name_of(opened.known.test, label) for label in outputs),
         None if train is None else _relabelled(train, outputs),
@@ -127,6 +141,8 @@ def draw_splits(
         _relabelled(test, outputs).first(selection.limit),
         {name: split.first(selection.limit) for name, split in exposed.items()},
         {name: split.first(selection.limit) for name, split in tested.items()},
+        {name: split.first(selection.limit) for name, split in validation.items()},
+        {name: split.first(selection.limit) for name, split in covariate.items()},
         opened.missing,
         preprocessing,
         tuple(remarks),
@@ -157,7 +173,7 @@ def _inspect(
     opened: OpenedSuite, preprocessing: Preprocessing, suite: LoadedSuite, store: DigestStore, track: Track
 ) -> dict[str, list[InspectedPool]]:
     """Decode all images of all pools, by data set."""
-    sets = {suite.suite.known_name: opened.known, **opened.unknown}
+    sets = {suite.suite.known_name: opened.known, **opened.unknown, **opened.validation, **opened.covariate}
     pools = [(name, pool) for name, opened_set in sets.items() for pool in opened_set.pools]
     inspected: dict[str, list[InspectedPool]] = {}
     for name, pool in track(pools, len(pools), "reading data"):
@@ -238,6 +254,14 @@ def _unknown_splits(whole: Split, sizes: Sizes) -> tuple[Split, Split]:
     return exposed, unknown
 
 
+def _uncut(whole: Split, use: Use) -> Split:
+    """All samples of a set, for one use."""
+    (split,) = _cut(whole, (use, None))
+    if not len(split.labels):
+        raise UsageError(f"the {use} set {whole.dataset} has {_count(whole)}; expected at least one.")
+    return split
+
+
 def _without(split: Split, others: Split | None, reason: str) -> Split:
     """The samples of a split that are not among others, if there are others, with the number of those left out."""
     if others is None:
@@ -293,7 +317,8 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
     duplicates = len(readable) - len(first)
     left_out = {f"files that {reason}": count for reason, count in pool.left_out.items()}
     left_out["images that cannot be read"] = len(inspected.unreadable)
-    remarks = {f"images that {remark}": count for remark, count in inspected.remarks.items()}
+    said = {**inspected.remarks, **pool.remarks}
+    remarks = {f"images that {remark}": count for remark, count in said.items()}
     if suite.duplicates == "keep":
         order = readable[np.argsort(inspected.digests[readable], kind="stable")]
         remarks |= {"duplicates that are kept": duplicates} if duplicates else {}
@@ -340,7 +365,7 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
         indices=np.arange(n, dtype=np.int64),
         digests=inspected.digests,
         available=n,
-        official=card.size.get(pool.split),
+        official=official_size(pool, card),
         name_of=inspected.name_of,
         left_out={reason: count for reason, count in left_out.items() if count},
         remarks=remarks,

@@ -1,10 +1,12 @@
 """Adapter for lists of image files with their labels, as OpenOOD and many others use them."""
 
+import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +20,7 @@ LARGEST = 256 * MIB
 """Maximum size of a list: more than the 1.3 million lines of ImageNet's training set need."""
 
 UNLABELLED = "-1"
+_Split = Literal["train", "validation", "test"]
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _FRACTION = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?")
 _QUOTED = r'"(?:[^"\\]|\\.)*"|\'[^\']*\''
@@ -58,6 +61,8 @@ def imagelist(
     validation: Path | None = None,
     test: Path | None = None,
     root: Path | None = None,
+    official: int | Mapping[_Split, int] | None = None,
+    sha256: str | None = None,
     invert: bool = False,
 ) -> Pool:
     """Images of a list, or of a list a split; a line is ``path label``, separated by spaces, a tab or a comma.
@@ -72,6 +77,10 @@ def imagelist(
         validation: The list of the samples that detectors are fitted on, or tested on if there is no ``test``.
         test: The list of the samples that detectors are tested on.
         root: The folder that paths are relative to; by default that of the list.
+        official: The number of lines that the official list has, or those of the lists of ``train``, ``validation`` and
+            ``test``, so that boards say where a list is shorter; it changes nothing else.
+        sha256: Hash of the official list that ``path`` names, with lines that end in a line feed, so that it is said if
+            another one is used.
         invert: Whether the ink is dark on light ground and has to be inverted.
     """
     given = {"train": train, "validation": validation, "test": test}
@@ -81,8 +90,12 @@ def imagelist(
     elif path is not None or not files:
         found = f"both path and {', '.join(files)}" if files else "no list"
         raise UsageError(f"imagelist has {found}; expected either path, or some of train, validation and test.")
+    sizes = _official_sizes(official, files)
+    if sha256 is not None and path is None:
+        raise UsageError("imagelist has the parameter sha256 without path; expected it for a single list only.")
     split = pick_split(request, files, f"imagelist with {', '.join(map(str, files.values()))}")
-    lists = {name: parse(file, _content(file), needs_labels=path is None) for name, file in files.items()}
+    texts = {name: _content(file) for name, file in files.items()}
+    lists = {name: parse(file, texts[name], needs_labels=path is None) for name, file in files.items()}
     numbers, classes = number_labels(list(lists.values()))
     used = (split, "validation") if split == "test" and "validation" in lists else (split,)
     folders = {name: root.expanduser() if root is not None else lists[name].file.parent for name in used}
@@ -94,10 +107,27 @@ def imagelist(
             name,
             classes,
             lists[name].paths,
+            official=sizes.get(name),
+            remarks=_remarks_on(lists[name], texts[name], sizes.get(name), sha256),
         )
         for name in used
     }
     return replace(pools[split], validation=pools["validation"]) if len(used) > 1 else pools[split]
+
+
+def _official_sizes(official: int | Mapping[_Split, int] | None, lists: Collection[str]) -> dict[str, int]:
+    """The official number of lines of each list, as far as it is stated.
+
+    Raises:
+        UsageError: There is one number for several lists, or one for a list that there is not.
+    """
+    if isinstance(official, int) and "all" in lists:
+        return {"all": official}
+    if isinstance(official, int) or not (official or {}).keys() <= set(lists):
+        found = official if isinstance(official, int) else f"numbers for {', '.join(official or {})}"
+        needed = "one number" if "all" in lists else f"a table with a number for each of {', '.join(lists)}"
+        raise UsageError(f"the parameter official of imagelist has {found}; expected {needed}.")
+    return {str(name): n for name, n in (official or {}).items()}
 
 
 def parse(file: Path, text: str, *, needs_labels: bool) -> ImageList:
@@ -115,7 +145,7 @@ def parse(file: Path, text: str, *, needs_labels: bool) -> ImageList:
     paths: list[str] = []
     labels: list[str] = []
     mistakes: list[str] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+    for number, line in enumerate(_with_line_feeds(text).split("\n"), 1):
         stripped = line.strip()
         if not stripped or stripped[0] == "#":
             continue
@@ -185,6 +215,21 @@ def number_labels(lists: Sequence[ImageList]) -> tuple[Mapping[str, int], tuple[
             f"{found[numeric.index(True)]}, and labels that are names, such as {name}; expected one kind."
         )
     return {UNLABELLED: -1} | {name: number for number, name in enumerate(found)}, tuple(found)
+
+
+def _remarks_on(read: ImageList, text: str, official: int | None, sha256: str | None) -> dict[str, int]:
+    """That a list is another one than the official one, unless it is shorter, which is said anyway."""
+    n = len(read.paths)
+    if official is not None and n != official:
+        is_other = n > official
+    else:
+        content = _with_line_feeds(text).encode()
+        is_other = sha256 is not None and hashlib.sha256(content).hexdigest() != sha256.lower()
+    return {"are in another list than the official one": n} if is_other else {}
+
+
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _content(file: Path) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oodbench.datasets.adapter import DataMissingError, NoSuchSplitError
+from oodbench.datasets.adapter import DataMissingError, NoSuchSplitError, official_size
 from oodbench.datasets.opening import read_pool
 from oodbench.datasets.preparation import Preprocessing
 from oodbench.datasets.sources import resolve_sources
@@ -20,7 +20,7 @@ class Holding:
         dataset: Name in the suite.
         split: Split of the adapter: ``train``, ``test`` or ``all``.
         n: Number of samples; None if the split cannot be read.
-        official: Number of samples in the authors' release, if the card states it.
+        official: Number of samples in the authors' release, if the suite or the card states it.
         problem: Why the split cannot be used; None if it can.
     """
 
@@ -46,7 +46,7 @@ def take_inventory(suite: LoadedSuite, root: Path, *, download: bool) -> list[Ho
         for split in needed:
             try:
                 pool = read_pool(source, root, Preprocessing(suite.suite.input), split, download=download)
-                holding = Holding(name, pool.split, len(pool.images), card.size.get(pool.split), None)
+                holding = Holding(name, pool.split, len(pool.images), official_size(pool, card), None)
             except NoSuchSplitError as error:
                 if suite.suite.weights is not None and split == "train":
                     continue  # with given weights, nothing is trained

@@ -38,12 +38,14 @@ class OpenedSet:
         test: The samples that are held out, or all there are.
         train: The samples that the classifier is trained on; None if there are none, or if they are cut from ``test``.
         is_cut: Whether ``test`` is cut into training samples and held-out ones.
+        lacks: That the files of the training samples are missing, where weights are given, so that it can do without.
     """
 
     source: ResolvedSource
     test: Pool
     train: Pool | None = None
     is_cut: bool = False
+    lacks: DataMissingError | None = None
 
     @property
     def pools(self) -> list[Pool]:
@@ -59,12 +61,16 @@ class OpenedSuite:
         preprocessing: The classifier's preprocessing, which knows the size of the first known picture.
         known: The known set.
         unknown: The unknown sets by name.
+        validation: The unknown sets that parameters are chosen by.
+        covariate: The known sets under a shift.
         missing: Unknown sets whose files are missing, with a description of the files.
     """
 
     preprocessing: Preprocessing
     known: OpenedSet
     unknown: Mapping[str, OpenedSet]
+    validation: Mapping[str, OpenedSet]
+    covariate: Mapping[str, OpenedSet]
     missing: Mapping[str, str]
 
 
@@ -95,16 +101,22 @@ def open_suite(
     """
     known: OpenedSet | None = None
     unknown: dict[str, OpenedSet] = {}
+    validation: dict[str, OpenedSet] = {}
+    covariate: dict[str, OpenedSet] = {}
     missing: dict[str, DataMissingError] = {}
     problems: list[UsageError] = []
     for name, source in sources.items():
         try:
             if name == suite.suite.known_name:
                 known = _open_known(source, preprocessing, root, suite.suite.weights is not None, download=download)
+                if known.lacks is not None:
+                    missing[f"{name} (train)"] = known.lacks
                 height, width = _first_shape(known.test, store)[:2]
                 preprocessing = replace(preprocessing, picture_size=(width, height))
             else:
-                unknown[name] = OpenedSet(source, read_pool(source, root, preprocessing, "test", download=download))
+                opened = OpenedSet(source, read_pool(source, root, preprocessing, "test", download=download))
+                role = covariate if source.group == "covariate" else unknown
+                (role if name in suite.suite.unknown else validation)[name] = opened
         except DataMissingError as error:
             missing[name] = error
         except UsageError as error:
@@ -113,7 +125,8 @@ def open_suite(
         raise _all_of(problems)
     if known is None or not unknown or (missing and not skip_missing):
         raise _all_missing(suite, root, missing, can_skip=known is not None and bool(unknown))
-    return OpenedSuite(preprocessing, known, unknown, {name: error.looked_for for name, error in missing.items()})
+    looked_for = {name: error.looked_for for name, error in missing.items()}
+    return OpenedSuite(preprocessing, known, unknown, validation, covariate, looked_for)
 
 
 def read_pool(
@@ -148,7 +161,7 @@ def read_pool(
         preprocessing.decoding,
     )
     with blaming(who):
-        pool = source.plugin.read(request, source.source.parameters)
+        pool = source.plugin.read(request, source.parameters(root))
         # Files of pictures are looked at when all are.
         first = _first(pool) if not isinstance(pool.images, Pictures) else _PLAIN
     asked, read = _canonical(request.chosen or pool.split), _canonical(pool.split)
@@ -215,6 +228,10 @@ def _open_known(
         return OpenedSet(source, test, is_cut=True)
     try:
         train = read_pool(source, root, preprocessing, "train", download=download)
+    except DataMissingError as error:
+        if has_weights:
+            return OpenedSet(source, test, lacks=error)
+        raise
     except NoSuchSplitError as error:
         if has_weights:
             return OpenedSet(source, test)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from oodbench.datasets.preparation import Prepared, Preprocessing
 
-Use = Literal["train", "meta", "test", "exposed", "unknown"]
+Use = Literal["train", "meta", "test", "exposed", "unknown", "validation", "covariate"]
 """What a split is for.
 
 Known samples: ``train`` the classifier, fit detectors (``meta``), ``test``. Unknown samples: ``exposed`` to
-detectors in fitting, or ``unknown``, used for testing only.
+detectors in fitting, ``unknown``, used for testing only, or ``validation``, which parameters are chosen by. Known
+classes under a shift, for testing only: ``covariate``.
 """
 UNKNOWN_LABEL = -1
 
@@ -35,7 +36,7 @@ class Split:
         indices: int64 (N,): positions in the adapter's split.
         digests: (N,): hash of each image.
         available: Number of samples in the adapter's split.
-        official: Number of samples of that split in the authors' release, if the card states it.
+        official: Number of samples of that split in the authors' release, if the suite or the card states it.
         name_of: What the image at a position of the adapter's split is called in messages.
         left_out: Number of files and samples that were left out of the data set, by the reason.
         remarks: Number of images that were converted, by how.
@@ -97,6 +98,8 @@ class SuiteSplits:
         test: Known samples that detectors are tested on.
         exposed: For each unknown set, the samples that detectors may be fitted on; none if the suite holds none back.
         unknown: For each unknown set, the samples that detectors are tested on, the same under every protocol.
+        validation: For each unknown set that parameters are chosen by, its samples.
+        covariate: For each known set under a shift, its samples.
         missing: Unknown sets whose files are missing, with a description of the files.
         preprocessing: The classifier's preprocessing, which knows the size of the first known picture.
         remarks: Sentences on what is missing, was left out of the data sets, and was converted.
@@ -108,6 +111,8 @@ class SuiteSplits:
     test: Split
     exposed: Mapping[str, Split]
     unknown: Mapping[str, Split]
+    validation: Mapping[str, Split]
+    covariate: Mapping[str, Split]
     missing: Mapping[str, str]
     preprocessing: Preprocessing
     remarks: tuple[str, ...]

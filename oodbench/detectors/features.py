@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from oodbench.detectors.grids import OPENOOD
 from oodbench.detectors.plugin import detector
 from oodbench.errors import CellSkippedError, UsageError
 from oodbench.evidence import Evidence
@@ -13,7 +14,12 @@ from oodbench.evidence import Evidence
 PAIRS = 2**22
 
 
-@detector("residual", needs=("features", "last_layer"), fitted_on="training")
+@detector(
+    "residual",
+    needs=("features", "last_layer"),
+    fitted_on="training",
+    search_space={"dim": [16, 32, 64, 128, 256, 512]},
+)
 class Residual:
     """Norm of the features in the subspace that known samples hardly use (Wang et al. 2022, arXiv 2203.10807).
 
@@ -54,7 +60,13 @@ class Residual:
         return rest.square().sum(dim=1).sqrt()
 
 
-@detector("relation", needs=("features", "logits"), fitted_on="training")
+@detector(
+    "relation",
+    needs=("features", "logits"),
+    fitted_on="training",
+    search_space=OPENOOD["relation"],
+    only_in_scoring=("pow", "threshold"),
+)
 class Relation:
     """Minus the sum of the relations to known samples (Kim et al. 2023, arXiv 2301.12321).
 
@@ -87,7 +99,13 @@ def _directions(evidence: Evidence) -> Tensor:
     return evidence.features / (evidence.features.square().sum(dim=1, keepdim=True) + 1e-10).sqrt()
 
 
-@detector("cfood", needs="features", fitted_on="training")
+@detector(
+    "cfood",
+    needs="features",
+    fitted_on="training",
+    search_space={"alpha": [0.1, 0.5, 1.0], "k": [0.001, 0.005, 0.01, 0.05]},
+    only_in_scoring=("k",),
+)
 class Cfood:
     """Concentration-free outlier factor of the features (after Angiulli 2020, ACM TKDD 14; as in OpenOOD).
 

@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from oodbench.detectors.grids import OPENOOD, PERCENTILES
 from oodbench.detectors.plugin import detector
 from oodbench.errors import UsageError
 from oodbench.evidence import Evidence
 from oodbench.evidence.batches import BATCH
 
 
-@detector("iodin", needs=("inputs", "classifier"))
+@detector(
+    "iodin",
+    needs=("inputs", "classifier"),
+    search_space=OPENOOD["iodin"],
+    only_in_scoring=("temperature", "eps", "norm_std"),
+)
 class Iodin:
     """ODIN that changes one value of the input alone: that of the largest gradient (as in OpenOOD, after Liang 2018).
 
@@ -148,14 +154,24 @@ def _scale(activations: Tensor, percentiles: Tensor) -> Tensor:
     return activations.sum(dim=1) / (largest * is_kept).sum(dim=1)
 
 
-@detector("adascale-a", needs=("inputs", "encoder", "last_layer"))
+@detector(
+    "adascale-a",
+    needs=("inputs", "encoder", "last_layer"),
+    search_space=PERCENTILES,
+    only_in_scoring=("percentile",),
+)
 class AdaScaleA(_AdaScale):
     """AdaScale-A (Regmi 2025, arXiv 2503.08023): energy after a scaling of the features that adapts to the sample."""
 
     scaled = "features"
 
 
-@detector("adascale-l", needs=("inputs", "encoder", "last_layer"))
+@detector(
+    "adascale-l",
+    needs=("inputs", "encoder", "last_layer"),
+    search_space=PERCENTILES,
+    only_in_scoring=("percentile",),
+)
 class AdaScaleL(_AdaScale):
     """AdaScale-L (Regmi 2025, arXiv 2503.08023): energy after a scaling of the logits that adapts to the sample."""
 

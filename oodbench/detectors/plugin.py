@@ -42,6 +42,10 @@ class Detector(Protocol):
         ...
 
 
+NeedsBy = Callable[[Mapping[str, Any]], Sequence[str]]
+"""The parts of the evidence that a detector needs, from all its parameters."""
+
+
 @dataclass
 class FunctionDetector:
     """A detector without fitting, made of a function of parts of the evidence."""
@@ -71,6 +75,9 @@ class DetectorPlugin:
         no_effect_on_scores: Parameters that change no score by themselves.
         stochastic: Whether its scores are random: a seed repeats them, but they depend on the batch.
         needs_by: The parts that it needs, from all its parameters; None if they do not depend on those.
+        search_space: Values of parameters that ``tuned`` tries, by parameter.
+        only_in_scoring: Parameters that ``fit`` does not use. The detector has them as attributes, so that a fitted one
+            is given other values without another fit.
     """
 
     name: str
@@ -80,7 +87,9 @@ class DetectorPlugin:
     version: str | None = None
     no_effect_on_scores: tuple[str, ...] = ()
     stochastic: bool = False
-    needs_by: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    needs_by: NeedsBy | None = None
+    search_space: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    only_in_scoring: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Call the undecorated function or class."""
@@ -120,6 +129,12 @@ class DetectorPlugin:
         chosen = {CHOICE: given[CHOICE]} if CHOICE in given else {}
         return resolve_parameters(self.name, self.target, own) | chosen
 
+    def lacks(self, given: Mapping[str, object]) -> str | None:
+        """A parameter that has no default and is not given; None if there is none."""
+        offered = defaults(self.target)
+        missing = (name for name in offered if offered[name].default is inspect.Parameter.empty and name not in given)
+        return next(missing, None)
+
     def configured(self, given: Mapping[str, object]) -> "DetectorPlugin":
         """The detector as parameters make it: they can decide what it needs, and what it is fitted on.
 
@@ -151,12 +166,13 @@ class DetectorPlugin:
 def detector(
     name: str,
     *,
-    needs: str | Sequence[str] = (),
+    needs: str | Sequence[str] | NeedsBy = (),
     fitted_on: FittedOn | None = None,
     version: str | None = None,
     no_effect_on_scores: Sequence[str] = (),
     stochastic: bool = False,
-    needs_by: Callable[[Mapping[str, Any]], Sequence[str]] | None = None,
+    search_space: Mapping[str, Sequence[Any]] | None = None,
+    only_in_scoring: Sequence[str] = (),
     inert: Sequence[str] = (),
     by_chance: bool = False,
 ) -> Callable[[Callable[..., Any]], DetectorPlugin]:
@@ -170,7 +186,8 @@ def detector(
     Args:
         name: The name that users type.
         needs: One or several parts of :class:`~oodbench.evidence.Evidence`, those of plugins too. By default, a class
-            gets ``logits``, ``features``, ``gradients`` and ``confounding``. A class that needs ``scores`` is a meta
+            gets ``logits``, ``features``, ``gradients`` and ``confounding``. Where parameters decide, a function from
+            all parameters, by name, to the parts. A class that needs ``scores`` is a meta
             classifier; its parameter ``inputs`` names the detectors whose scores it gets.
         fitted_on: What a class is fitted on: ``training`` (the known training split), ``meta`` (the known meta split,
             the default) or ``exposed`` (the known meta split and exposed samples of unknown sets, labelled −1).
@@ -178,17 +195,22 @@ def detector(
         no_effect_on_scores: Names of parameters that change no score by themselves, or on some classifiers only, such
             as a batch size, or a seed that is not always used.
         stochastic: Whether the scores are random, so that they depend on the batch.
-        needs_by: Where parameters decide what is needed: the parts, from all parameters.
+        search_space: Values that ``tuned`` tries, by the name of the parameter; all combinations, the last one fastest.
+        only_in_scoring: Names of parameters that ``fit`` does not use, and that the detector keeps in attributes of the
+            same names: ``tuned`` sets these on a copy of a fitted detector, instead of fitting again.
         inert: The earlier name of ``no_effect_on_scores``.
         by_chance: The earlier name of ``stochastic``.
 
     Raises:
         UsageError: ``needs`` or ``fitted_on`` is unknown, or the target does not have the expected signature.
     """
-    parts = (needs,) if isinstance(needs, str) else tuple(needs)
 
     def decorate(target: Callable[..., Any]) -> DetectorPlugin:
+        needs_by = needs if callable(needs) else None
+        by_default = needs(resolve_parameters(name, target, {})) if callable(needs) else needs
+        parts = (by_default,) if isinstance(by_default, str) else tuple(by_default)
         _check(name, target, parts, fitted_on)
+        _check_parameters(name, target, [*(search_space or {}), *only_in_scoring])
         learns = (fitted_on or "meta") if inspect.isclass(target) else "nothing"
         plugin = DetectorPlugin(
             name,
@@ -199,6 +221,8 @@ def detector(
             (*no_effect_on_scores, *inert),
             stochastic or by_chance,
             needs_by,
+            search_space or {},
+            tuple(only_in_scoring),
         )
         registry.declare("detectors", name, plugin, target.__module__, target.__qualname__)
         # In the module this name is the plugin, so pickle has to look up its attribute ``target``.
@@ -217,12 +241,27 @@ def _check(name: str, target: Callable[..., Any], needs: Sequence[str], fitted_o
     unknown = [part for part in needs if not is_part(part)]
     if unknown:
         raise UsageError(f"the detector {name!r} needs {unknown[0]!r}; expected some of: {part_names()}.")
-    if CHOICE in defaults(target):
-        raise UsageError(f"the detector {name!r} has a parameter {CHOICE!r}, which every detector has; rename it.")
     if inspect.isclass(target):
         _check_class(name, target, needs, fitted_on)
     else:
         _check_function(name, target, needs, fitted_on)
+
+
+def _check_parameters(name: str, target: Callable[..., Any], named: Sequence[str]) -> None:
+    """Check the parameters of a target, and those that its decorator names.
+
+    Raises:
+        UsageError: There is no such parameter, or one has a reserved name.
+    """
+    offered = defaults(target)
+    if CHOICE in offered:
+        raise UsageError(f"the detector {name!r} has a parameter {CHOICE!r}, which every detector has; rename it.")
+    for parameter in named:
+        if parameter not in offered:
+            raise UsageError(
+                f"the decorator of {name!r} names the parameter {parameter!r}; expected one of: "
+                f"{', '.join(offered) or 'none'}."
+            )
 
 
 def _check_class(name: str, target: type, needs: Sequence[str], fitted_on: str | None) -> None:

@@ -7,6 +7,7 @@ larger score means more likely unknown.
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +26,9 @@ from oodbench.registry.isolation import isolated
 
 # Parameters that users cannot set: callables, and the device, which is that of the evidence.
 NOT_OFFERED = ("detector", "criterion", "param_filter", "feature_reduce", "device")
+
+# Parameters that their method to fit does not use.
+ONLY_IN_SCORING = {"KNN": ("k",), "NCI": ("alpha",)}
 
 # Exceptions that they raise if samples are too few, or lack a class.
 THEIR_REFUSALS = (ValueError, AssertionError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -196,6 +200,28 @@ class _WithEveryClass(Adapted):
         return predict(torch.cat([chunk, one_hot]))[: len(chunk)]
 
 
+class _OfAllProbabilities(Adapted):
+    """GEN, which cuts probabilities off at 1e-7, or takes them as they are, as its authors do (``cut=false``).
+
+    Where a classifier is sure, most probabilities are below that.
+    """
+
+    def __init__(self, cut: bool = True, **parameters: Any) -> None:  # noqa: ANN401
+        super().__init__(**parameters)
+        self._cut = cut
+
+    def score(self, evidence: Evidence) -> Tensor:
+        """Σ pᵞ(1 − p)ᵞ over the M largest probabilities."""
+        if self._cut:
+            return super().score(evidence)
+        gamma, m = self._parameters["gamma"], self._parameters["M"]
+        probabilities = evidence.logits.double().softmax(dim=1).sort(dim=1, descending=True).values[:, :m]
+        others = 1 - probabilities
+        # The difference to 1 of a probability near it is what the others sum to.
+        others[:, 0] = evidence.logits.double().softmax(dim=1).sort(dim=1).values[:, :-1].sum(dim=1)
+        return (probabilities.pow(gamma) * others.pow(gamma)).sum(dim=1)
+
+
 class _Unusable(Adapted):
     """A detector that needs something that no classifier of a suite has."""
 
@@ -340,16 +366,24 @@ def _adapt(
         "__doc__": _description(class_),
         "__module__": __name__,
         "__qualname__": name.replace("-", "_"),
-        "__signature__": _signature(class_, arguments, {**(parameters or {}), **seed}),
+        "__signature__": (signature := _signature(class_, arguments, {**(parameters or {}), **seed})),
     }
-    parts = [interface.part, *needs, *(part for make in arguments.values() for part in PARTS_OF[make])]
+    scoring = ONLY_IN_SCORING.get(of, ())
+    attributes |= {parameter: _of_theirs(parameter) for parameter in scoring}
+    parts = dict.fromkeys([interface.part, *needs, *(part for make in arguments.values() for part in PARTS_OF[make])])
+    either = issubclass(base, _AtEither)
     declare = detector(
         name,
-        needs=tuple(dict.fromkeys(parts)),
+        needs=_needs_at if either else tuple(parts),
         fitted_on="training" if class_.requires_fit else "meta",
         stochastic=randomness.stochastic,
         no_effect_on_scores=no_effect_on_scores,
-        needs_by=_needs_at if issubclass(base, _AtEither) else None,
+        search_space={
+            key: values
+            for key, values in getattr(class_, "hyperparameter_space", {}).items()
+            if key in signature.parameters
+        },
+        only_in_scoring=scoring,
     )
     return declare(type(name.replace("-", "_"), (base,), attributes))
 
@@ -365,6 +399,16 @@ def _signature(class_: Any, arguments: Arguments, changed: Mapping[str, tuple[An
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for key, (annotation, default) in (offered | dict(changed)).items()
     ])  # fmt: skip
+
+
+def _of_theirs(parameter: str) -> property:
+    """An attribute of a detector that is a parameter of theirs; a new value is set on a copy of it."""
+
+    def change(adapted: Adapted, value: object) -> None:
+        adapted._detector = copy(adapted._detector)
+        setattr(adapted._detector, parameter, value)
+
+    return property(lambda adapted: getattr(adapted._detector, parameter), change)
 
 
 def _description(class_: Any) -> str:  # noqa: ANN401
@@ -383,7 +427,9 @@ _with_all_weights: Arguments = {"model": _classifier, "param_filter": _all_weigh
 
 energy_based = _adapt("energy-based", "EnergyBased", LOGITS, _no_model)
 entropy = _adapt("entropy", "Entropy", LOGITS, _no_model)
-gen = _adapt("gen", "GEN", LOGITS, _no_model, parameters={"M": (int | None, None)})
+gen = _adapt(
+    "gen", "GEN", LOGITS, _no_model, _OfAllProbabilities, parameters={"M": (int | None, None), "cut": (bool, True)}
+)
 kl_matching = _adapt("kl-matching", "KLMatching", LOGITS, _no_model)
 max_logit = _adapt("max-logit", "MaxLogit", LOGITS, _no_model)
 max_softmax = _adapt("max-softmax", "MaxSoftmax", LOGITS, _no_model)

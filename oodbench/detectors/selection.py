@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from oodbench import registry
+from oodbench.detectors.grids import OPENOOD
 from oodbench.detectors.plugin import CHOICE, DetectorPlugin
 from oodbench.errors import MissingPrerequisiteError, OodbenchError, UsageError, blaming
 from oodbench.evidence.parts import collected
@@ -39,6 +41,7 @@ class SelectedDetector:
         provider: The distribution or file that provides it.
         inputs: For a meta classifier, the detectors whose scores are its inputs, or why an input cannot be loaded.
         is_of_process: Whether it was declared in this process, so that no file stands for its code.
+        candidates: For ``tuned``, the detector with each choice of parameters that is tried.
     """
 
     name: str
@@ -47,11 +50,12 @@ class SelectedDetector:
     provider: Provider
     inputs: "tuple[SelectedDetector, ...] | MissingPrerequisiteError" = ()
     is_of_process: bool = False
+    candidates: "tuple[SelectedDetector, ...]" = ()
 
     def with_inputs(self) -> "Iterator[SelectedDetector]":
-        """This detector, and all those whose scores it works on."""
+        """This detector, and all those whose scores it works on or that it chooses from."""
         yield self
-        for detector in self.inputs if isinstance(self.inputs, tuple) else ():
+        for detector in (*(self.inputs if isinstance(self.inputs, tuple) else ()), *self.candidates):
             yield from detector.with_inputs()
 
     def parameters(self, seed: int) -> dict[str, Any]:
@@ -146,10 +150,14 @@ def select(
             try:
                 with isolated(0), time_limit(limit):
                     plugin = load_detector(name)
-                    # What is so by default is not a choice.
-                    given = {
-                        key: value for key, value in parameters.items() if (key, value) != (CHOICE, plugin.fitted_on)
-                    }
+                    if name != pattern and plugin.lacks(parameters):
+                        logger.info(
+                            "left out of %s: %s, which has to be told %s", pattern, name, plugin.lacks(parameters)
+                        )
+                        continue
+                    # What is so by default is not a choice, unless it is said of the wrong detector.
+                    default = None if getattr(plugin.target, "tunes_another", False) else plugin.fitted_on
+                    given = {key: value for key, value in parameters.items() if (key, value) != (CHOICE, default)}
                     loaded = SelectedDetector(
                         name, plugin.configured(given), given, provider, is_of_process=entry.origin == "process"
                     )
@@ -182,12 +190,49 @@ def with_inputs(candidate: SelectedDetector) -> SelectedDetector:
     parameters = candidate.parameters(seed=0)
     with blaming(f"the detector {candidate.label} cannot be made: it"):
         candidate.plugin.build(parameters)
+    if getattr(candidate.plugin.target, "tunes_another", False):
+        return _with_candidates(candidate, parameters)
     if "scores" not in candidate.plugin.needs:
         return candidate
     try:
         return replace(candidate, inputs=_input_detectors(candidate.name, parameters["inputs"]))
     except MissingPrerequisiteError as error:  # recorded as a failure of its own cells
         return replace(candidate, inputs=error)
+
+
+def _with_candidates(tuned: SelectedDetector, parameters: Mapping[str, Any]) -> SelectedDetector:
+    """``tuned`` with the detectors that it chooses from.
+
+    Raises:
+        UsageError: It names no detector that can be tuned.
+        MissingPrerequisiteError: The detector cannot be loaded.
+    """
+    spec = parameters["detector"]
+    if CHOICE in tuned.given:
+        raise UsageError(
+            f"{CHOICE} belongs to the detector that is tuned: detector={spec};{CHOICE}={tuned.given[CHOICE]}."
+        )
+    chosen = select([spec.replace(";", ",")])
+    if len(chosen) != 1:
+        raise UsageError(f"tuned takes one detector, and {spec!r} matches {len(chosen)}; name one.")
+    (detector,) = chosen
+    if isinstance(detector, BrokenDetector):
+        raise MissingPrerequisiteError(f"the detector {spec} cannot be loaded: {detector.failure.error}")
+    if detector.candidates or "scores" in detector.plugin.needs:
+        raise UsageError(f"{detector.name!r} works on other detectors; tuned takes one that does not.")
+    own = detector.plugin.search_space
+    grid = OPENOOD.get(detector.name, own) if parameters["grid"] == "openood" else own
+    tried = {name: values for name, values in grid.items() if name not in detector.given}
+    if not tried:
+        why = f"all of {', '.join(grid)} are given" if grid else "it declares none"
+        raise UsageError(f"the detector {spec} has no search space ({why}); expected parameters that are left to try.")
+    candidates = []
+    for values in product(*tried.values()):
+        given = detector.given | dict(zip(tried, values, strict=True))
+        candidates.append(replace(detector, plugin=detector.plugin.configured(given), given=given))
+    needs = tuple(dict.fromkeys(part for candidate in candidates for part in candidate.plugin.needs))
+    plugin = replace(tuned.plugin, needs=needs, fitted_on=detector.plugin.fitted_on)
+    return replace(tuned, plugin=plugin, candidates=tuple(candidates))
 
 
 def load_detector(name: str) -> DetectorPlugin:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from oodbench.evaluation.interval import Interval, at_an_end, containing, wilson
 from oodbench.evaluation.metrics import Scores, Target
-from oodbench.evaluation.risk import bins_of, expected_calibration_error
+from oodbench.evaluation.risk import JOINT, bins_of, expected_calibration_error, joint_areas
 
 RESAMPLES = 2000
+# Of the joint task, whose sweep is slower; the first of all.
+JOINT_RESAMPLES = 500
 BINS = 15
 RESAMPLED = ("aupr_unknown", "aupr_known", "fpr95_unknown_positive", "fpr95_known_positive", "aurc", "augrc")
 """The metrics of a resample, in the order of the rows of :func:`replicates`."""
@@ -74,6 +76,27 @@ def replicates(
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
     sweep_lanes = partial(_sweep(), *_drawn(positive, resamples, stratified=stratified), rows, truth, ends)
     return np.concatenate(list(_workers().map(sweep_lanes, _lanes(resamples))), axis=1)
+
+
+def joint_intervals(scores: Scores, wrong: Target, unknown: Target, values: NDArray[np.float64]) -> dict[str, Interval]:
+    """Percentile intervals of the areas of the joint task; known and unknown samples are resampled separately.
+
+    Args:
+        scores: (N,), finite.
+        wrong: (N,), whether the prediction is wrong, or the sample unknown.
+        unknown: (N,).
+        values: The areas on the samples themselves, (3,).
+    """
+    drawn = np.empty((len(scores), JOINT_RESAMPLES), dtype=np.uint8)
+    of_unknown, of_known = _drawn(unknown, RESAMPLES, stratified=True)
+    drawn[unknown], drawn[~unknown] = of_unknown[:, :JOINT_RESAMPLES], of_known[:, :JOINT_RESAMPLES]
+    lanes = [drawn[:, some].astype(np.float64) for some in _lanes(JOINT_RESAMPLES)]
+    areas = np.concatenate(list(_workers().map(partial(joint_areas, scores, wrong, unknown), lanes)), axis=1)
+    ends = np.quantile(areas, [0.025, 0.975], axis=1)
+    return {
+        name: containing(float(value), float(low), float(high))
+        for name, value, low, high in zip(JOINT, values, *ends, strict=True)
+    }
 
 
 @cache

@@ -6,7 +6,16 @@ from numpy.typing import ArrayLike, NDArray
 Scores = NDArray[np.floating]
 Target = NDArray[np.bool_]
 
-SMALLER_IS_BETTER = ("fpr95_unknown_positive", "fpr95_known_positive", "aurc", "augrc", "ece")
+SMALLER_IS_BETTER = (
+    "fpr95_unknown_positive",
+    "fpr95_known_positive",
+    "aurc",
+    "augrc",
+    "ece",
+    "joint_aurc",
+    "joint_aurc_wrong",
+    "joint_aurc_unknown",
+)
 """Metrics of which a smaller value is better; of all others a larger one is."""
 
 

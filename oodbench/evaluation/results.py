@@ -69,7 +69,7 @@ class Samples:
 
 
 def results(
-    known: tuple[str, Samples],
+    known: Sequence[tuple[str, Group, Samples]],
     unknown: Sequence[tuple[str, Group, Samples]],
     threshold: float | None,
     memo: Memo,
@@ -77,10 +77,12 @@ def results(
     log_odds: bool = False,
     resample: bool = True,
 ) -> list[Result]:
-    """A result for each unknown set; or for the known set alone, if there are no unknown sets.
+    """A result for each unknown set, against all known samples together; or for each known set alone, without any.
+
+    Where known samples under a shift are among the known ones, the joint task has its metrics, too.
 
     Args:
-        known: Name and samples of the known test split.
+        known: Name, group and samples of the known test split, and of known sets under a shift.
         unknown: Names, groups and samples of the unknown sets.
         threshold: Threshold from the fitting split, for ``meta_accuracy``; None if there is none.
         memo: Metrics that were computed before; new metrics are added.
@@ -88,15 +90,13 @@ def results(
         resample: Whether to compute the bootstrap intervals, which take nearly all of the time; without, those metrics
             have no interval.
     """
-    name, base = known
-    n_known, n_wrong = len(base.wrong), int(base.wrong.sum())
     if not unknown:
-        values = _prefixed(
-            _metrics(base.scores, base.wrong, threshold, memo, resample=resample, stratified=False)
-        ) | _risks(base, memo, log_odds=log_odds, resample=resample)
         return [
-            Result(dataset=name, role="known", group="-", n_known=n_known, n_wrong=n_wrong, n_unknown=0, metrics=values)
+            _of_known(name, group, samples, threshold, memo, log_odds=log_odds, resample=resample)
+            for name, group, samples in known
         ]
+    base = joined([samples for _, _, samples in known])
+    n_known, n_wrong = len(base.wrong), int(base.wrong.sum())
     by_dataset = []
     for dataset, group, samples in unknown:
         scores = np.concatenate([base.scores, samples.scores])
@@ -111,10 +111,50 @@ def results(
                 n_wrong=n_wrong,
                 n_unknown=len(samples.scores),
                 metrics=_plain(_metrics(scores, novel, threshold, memo, resample=resample))
-                | _prefixed(_metrics(scores, wrong, threshold, memo, resample=resample)),
+                | _prefixed(_metrics(scores, wrong, threshold, memo, resample=resample))
+                | (_joint(scores, wrong, novel, resample=resample) if len(known) > 1 else {}),
             )
         )
     return by_dataset
+
+
+def joined(sets: Sequence[Samples]) -> Samples:
+    """Several test sets as one, in their order."""
+    return Samples(np.concatenate([one.scores for one in sets]), np.concatenate([one.wrong for one in sets]))
+
+
+def _of_known(
+    name: str,
+    group: Group,
+    known: Samples,
+    threshold: float | None,
+    memo: Memo,
+    *,
+    log_odds: bool,
+    resample: bool,
+) -> Result:
+    of_failure = _metrics(known.scores, known.wrong, threshold, memo, resample=resample, stratified=False)
+    return Result(
+        dataset=name,
+        role="known",
+        group=group,
+        n_known=len(known.wrong),
+        n_wrong=int(known.wrong.sum()),
+        n_unknown=0,
+        metrics=_prefixed(of_failure) | _risks(known, memo, log_odds=log_odds, resample=resample),
+    )
+
+
+def _joint(
+    scores: NDArray[np.floating], wrong: NDArray[np.bool_], novel: NDArray[np.bool_], *, resample: bool
+) -> dict[str, Metric]:
+    """The joint task of selective classification with unknowns: its area at cost 1, and the two parts of it."""
+    values = risk.joint_areas(scores, wrong, novel)
+    if not resample:
+        return {name: Metric(value=value) for name, value in zip(risk.JOINT, values, strict=True)}
+    return {
+        name: _metric(interval) for name, interval in bootstrap.joint_intervals(scores, wrong, novel, values).items()
+    }
 
 
 def _plain(values: Mapping[str, Metric]) -> dict[str, Metric]:

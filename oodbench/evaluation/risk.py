@@ -58,6 +58,42 @@ def augrc(scores: Scores, wrong: Target) -> float:
     return float((np.diff(coverage) * (joint[1:] + joint[:-1]) / 2).sum())
 
 
+def joint_areas(
+    scores: Scores, wrong: Target, unknown: Target, counts: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Areas of the joint task: to classify known samples, and to reject unknown ones and wrong predictions.
+
+    An accepted sample costs 1 if it is known and wrong, a cost c if it is unknown, and nothing else; unknown samples
+    weigh as much as known ones together (after Xia, Bouganis 2022, arXiv 2207.07506). As for :func:`aurc`, the area is
+    the mean over all samples, by their weight, of the cost of what is accepted at their own score. It is linear in c:
+    that of cost c is ``joint_aurc_wrong`` + c · ``joint_aurc_unknown``.
+
+    Args:
+        scores: (N,), larger = more likely wrong or unknown.
+        wrong: (N,), whether the prediction is wrong, or the sample unknown.
+        unknown: (N,).
+        counts: How often each sample is drawn in each of B resamples, (N, B); None for once.
+
+    Returns:
+        The metrics of :data:`JOINT`, float64 (3,) or (3, B).
+    """
+    order = np.argsort(scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    weight = np.where(unknown, 0.5 / unknown.sum(), 0.5 / (~unknown).sum())[:, None]
+    weight = (weight if counts is None else weight * counts)[order]
+    accepted = np.cumsum(weight, axis=0)[ends]
+    costs = (np.cumsum(weight * of_kind[order, None], axis=0)[ends] for of_kind in (wrong & ~unknown, unknown))
+    share = np.diff(accepted, axis=0, prepend=0.0)
+    with np.errstate(invalid="ignore"):
+        parts = [np.nansum(share * cost / accepted, axis=0) for cost in costs]
+    areas = np.stack([parts[0] + parts[1], *parts])
+    return areas[:, 0] if counts is None else areas
+
+
+JOINT = ("joint_aurc", "joint_aurc_wrong", "joint_aurc_unknown")
+"""The area of the joint task where an unknown sample costs as much as a wrong prediction, and its two parts."""
+
+
 def expected_calibration_error(probability: NDArray[np.floating], wrong: Target, bins: int = 15) -> float:
     """Mean distance between the stated and the observed share of errors, in bins of equal width (Guo et al. 2017, §2).
 

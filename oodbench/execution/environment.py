@@ -10,7 +10,8 @@ def environment_fingerprint(run: PreparedRun) -> dict[str, str]:
     """Versions of packages and detectors and hashes of all samples, by a description for error messages."""
     splits = run.splits
     training = [] if splits.train is None else [splits.train]
-    all_splits = [*training, splits.meta, splits.test, *splits.exposed.values(), *splits.unknown.values()]
+    unknown = [*splits.exposed.values(), *splits.unknown.values(), *splits.validation.values()]
+    all_splits = [*training, splits.meta, splits.test, *splits.covariate.values(), *unknown]
     return {
         **{f"the version of {package}": version for package, version in versions().items()},
         "the gradient engine": engine(run.resolved.computing.gradient_device),

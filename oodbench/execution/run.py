@@ -66,7 +66,7 @@ def run(
         protocols: Names or globs.
         seeds: Seeds of the classifier's training; by default the suite's.
         classifier: Another classifier than the suite's: the name of a plugin, ``module:factory``, ``file.py:factory``,
-            ``torchvision:NAME`` or ``timm:NAME``; or a network itself, or a function that builds one.
+            ``torchvision:NAME``, ``timm:NAME`` or ``openood:NAME``; or a network itself, or a function that builds one.
         weights: File of its weights, or ``pretrained``; nothing is trained then. ``{seed}`` in its name stands for the
             seed. Or a state dict. A network that is given itself has its own weights.
         transform: ``file.py:function``, or a function itself, from a PIL image to float32 (C, H, W): it stands instead

@@ -1,16 +1,18 @@
 """Makes boards from records with their scores; a pure function, apart from how boards are drawn."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 
 from oodbench.comparison.claims import claims
-from oodbench.comparison.merging import refuse_conflicts
+from oodbench.comparison.families import families_of
+from oodbench.comparison.merging import refuse_conflicts, refuse_other_samples
 from oodbench.comparison.usable import suites_of
 from oodbench.errors import printable
+from oodbench.leaderboard.across import across
 from oodbench.leaderboard.board import Board, ClassifierStamp, DatasetStamp, DetectorStamp
 from oodbench.leaderboard.curves import curves, risk_curves
 from oodbench.leaderboard.layers import layers, of_single_layer
@@ -19,14 +21,15 @@ from oodbench.records.record import Record, RecordedDataset
 from oodbench.records.remarks import remarks_on
 from oodbench.records.scored import ScoredRecord
 
-# Fields that records, their classifiers and data sets got after boards had been published.
-LATER = ("identity_version", "phase", "phases", "evidence_batch")
-LATER_OF_CLASSIFIERS = ("preprocessing", "network", "device", "precision", "probe", "trusted")
+# Fields that records, their suites, classifiers and data sets got after boards had been published.
+LATER = ("identity_version", "phase", "phases", "evidence_batch", "imported")
+LATER_OF_SUITES = ("missing",)
+LATER_OF_CLASSIFIERS = ("preprocessing", "network", "device", "precision", "weights_from", "probe", "trusted")
 LATER_OF_DATASETS = ("held_back", "left_out", "converted")
 
 
 def boards(cells: Sequence[ScoredRecord], note: str = "", command: str = "") -> list[Board]:
-    """One board for each suite and version in the records.
+    """One board for each suite, version and family of classifiers in the records.
 
     Args:
         cells: Records with their scores, of complete runs, in any order.
@@ -36,7 +39,7 @@ def boards(cells: Sequence[ScoredRecord], note: str = "", command: str = "") -> 
     Raises:
         UsageError: Two records cannot stand on one board.
     """
-    made = [_board(name, number, of_suite, note, command) for (name, number), of_suite in suites_of(cells).items()]
+    made = [board for of_suite in suites_of(cells).values() for board in _boards(of_suite, note, command)]
     return [Board.model_validate(_rounded(board.model_dump())) for board in made]
 
 
@@ -54,8 +57,22 @@ def _rounded(content: Any) -> Any:  # noqa: ANN401
     return content
 
 
-def _board(name: str, number: int, cells: list[ScoredRecord], note: str, command: str) -> Board:
-    ordered = sorted(cells, key=lambda scored: scored.record.cell_id)
+def _boards(cells: list[ScoredRecord], note: str, command: str) -> list[Board]:
+    """The boards of one suite; the first of several has all their classifiers side by side."""
+    refuse_other_samples([scored.record for scored in _ordered(cells)])
+    families = {family: _ordered(own) for family, own in families_of(cells).items()}
+    made = [_board(own, note, command) for own in families.values()]
+    if len(made) == 1:
+        return made
+    named = [board.model_copy(update={"classifier": family}) for family, board in zip(families, made, strict=True)]
+    return [named[0].model_copy(update={"across": across(families)}), *named[1:]]
+
+
+def _ordered(cells: Iterable[ScoredRecord]) -> list[ScoredRecord]:
+    return sorted(cells, key=lambda scored: scored.record.cell_id)
+
+
+def _board(ordered: list[ScoredRecord], note: str, command: str) -> Board:
     refuse_conflicts(ordered)
     records = [scored.record for scored in ordered]
     # Gradient metrics of single layers are no detectors of the ranking; they have a table of their own.
@@ -63,8 +80,8 @@ def _board(name: str, number: int, cells: list[ScoredRecord], note: str, command
     unknown = {result.dataset for record in records for result in record.results if result.role == "unknown"}
     tested = [dataset for dataset in datasets_of(ordered) if dataset in unknown]
     return Board(
-        suite=name,
-        version=number,
+        suite=records[0].suite.name,
+        version=records[0].suite.version,
         generator=version("oodbench"),
         records=len(records),
         digest=digest(records),
@@ -91,6 +108,7 @@ def digest(records: Sequence[Record]) -> str:
     for record in sorted(records, key=lambda record: record.cell_id):
         # Later fields at their defaults are left out, so that boards of older records keep their digest.
         unsaid: dict[str, Any] = _at_defaults(record, LATER)
+        unsaid["suite"] = _at_defaults(record.suite, LATER_OF_SUITES)
         unsaid["classifier"] = _at_defaults(record.classifier, LATER_OF_CLASSIFIERS)
         unsaid["datasets"] = {
             name: _at_defaults(dataset, LATER_OF_DATASETS) for name, dataset in record.datasets.items()
@@ -118,17 +136,31 @@ def _dataset(name: str, dataset: RecordedDataset) -> DatasetStamp:
 
 
 def _subset(records: Sequence[Record]) -> str:
-    incomplete = {
-        f"{dataset.adapter} ({dataset.split}): {dataset.available:,} of {dataset.official:,}"
-        for dataset in _datasets(records).values()
+    """Which sets of the suite are absent or partial: a sentence for each kind, if there are any."""
+    datasets = _datasets(records)
+    absent = sorted({name for record in records for name in record.suite.missing} - datasets.keys())
+    partial = {
+        f"{_called(name, dataset)} ({dataset.split}): {dataset.available:,} of {dataset.official:,}"
+        for name, dataset in datasets.items()
         if dataset.official is not None and dataset.available < dataset.official and ":" not in dataset.adapter
     }
-    return f"Found of the official samples: {'; '.join(sorted(incomplete))}." if incomplete else ""
+    sentences = [f"Absent sets of the suite: {', '.join(absent)}."] if absent else []
+    sentences += [f"Found of the official samples: {'; '.join(sorted(partial))}."] if partial else []
+    return " ".join(sentences)
+
+
+def _called(name: str, dataset: RecordedDataset) -> str:
+    """What a data set is called by its official number: its adapter, unless that reads whatever is listed."""
+    return name.partition(" (")[0] if dataset.adapter == "imagelist" else dataset.adapter
 
 
 def _classifiers(records: Sequence[Record]) -> tuple[ClassifierStamp, ...]:
     """All classifiers; a seed has several where records of several machines were merged."""
-    classifiers = {(record.seed, record.classifier.weights_sha256): record.classifier for record in records}
+    classifiers = {
+        # Of imported scores the weights are not known, and other networks have other accuracies.
+        (record.seed, record.classifier.weights_sha256 or f" {record.classifier.accuracy}"): record.classifier
+        for record in records
+    }
     return tuple(
         ClassifierStamp(
             seed=seed, name=classifier.name, accuracy=classifier.accuracy, weights_sha256=classifier.weights_sha256

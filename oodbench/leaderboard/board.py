@@ -181,12 +181,71 @@ class ClassifierStamp(_Model):
     weights_sha256: str
 
 
+class AcrossRow(_Model):
+    """Figures of one detector, one for each classifier; ``tied`` ones are not separable from the classifier's best."""
+
+    detector: str
+    figures: tuple[Figure, ...]
+
+
+class Agreement(_Model):
+    """Kendall's τ-b of the detectors' figures with two classifiers, with its 95 % interval over test samples."""
+
+    first: str
+    second: str
+    value: float
+    low: float
+    high: float
+
+
+class AcrossTable(_Model):
+    """One figure of the detectors that have it with all classifiers, the best of the mean over classifiers first.
+
+    Attributes:
+        title: What the figure is.
+        metric: The metric, as records name it.
+        datasets: The data sets that the mean is over.
+        ranks: Whether detectors are ranked by it.
+        rows: The detectors.
+        missing: Detectors that lack it with some classifier.
+        best: Detectors that may be the best with every classifier, where they are ranked.
+        agreements: How far each two classifiers rank the detectors alike, where they are ranked.
+    """
+
+    title: str
+    metric: str
+    datasets: tuple[str, ...]
+    ranks: bool
+    rows: tuple[AcrossRow, ...]
+    missing: tuple[str, ...]
+    best: tuple[str, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+
+
+class Across(_Model):
+    """Several classifiers on the same samples.
+
+    Attributes:
+        classifiers: The classifiers, in the order of the figures of a row.
+        seeds: The seeds of each of them.
+        tables: A table for each figure.
+        notes: Sentences: sets that not all classifiers were tested on.
+    """
+
+    classifiers: tuple[str, ...]
+    seeds: tuple[tuple[int, ...], ...]
+    tables: tuple[AcrossTable, ...]
+    notes: tuple[str, ...] = ()
+
+
 class Board(_Model):
-    """Everything that is published of one suite.
+    """Everything that is published of one suite, or of one of several classifiers on it.
 
     Attributes:
         suite: Name of the suite.
         version: Its version.
+        classifier: The classifier where the suite has boards of several, else empty.
+        across: All of them side by side, on the first of their boards; None on others.
         generator: Version of oodbench that made the board.
         records: Number of records.
         digest: SHA-256 over the content of the records.
@@ -208,6 +267,8 @@ class Board(_Model):
 
     suite: str
     version: int
+    classifier: str = ""
+    across: Across | None = None
     generator: str
     records: int
     digest: str

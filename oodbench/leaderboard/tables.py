@@ -10,15 +10,17 @@ from oodbench.comparison.merging import refuse_conflicts
 from oodbench.comparison.ranking import Rank, ranks, tied_with_best
 from oodbench.evaluation.metrics import SMALLER_IS_BETTER
 from oodbench.evaluation.results import AREAS
+from oodbench.evaluation.risk import JOINT
 from oodbench.leaderboard.board import Column, Figure, Row, Table
 from oodbench.records.record import Record
 from oodbench.records.scored import ScoredRecord
 
-PROTOCOLS = ("known", "unknown-unknowns", "known-unknowns", "leave-one-out")
+PROTOCOLS = ("known", "unknown-unknowns", "known-unknowns", "leave-one-out", "covariate", "full-spectrum")
 """The order of the tables; other protocols follow by name."""
 UNEXPOSED = "unknown-unknowns"
 PRIMARY = "auroc"
 FAILURE_PRIMARY = "failure_auroc"
+JOINT_PRIMARY = JOINT[0]
 
 
 def _known_column(name: str, metric: str, *, ranks: bool = False) -> Column:
@@ -41,6 +43,8 @@ TITLES = {
     "known": "Known samples: wrong against right predictions",
     "unknown-unknowns": "Unknown unknowns: detectors that saw known samples only",
     "known-unknowns": "Known unknowns: detectors that saw other samples of some unknown sets",
+    "covariate": "Covariate shift: wrong against right predictions on known classes, as they are and under a shift",
+    "full-spectrum": "Full spectrum: unknown against known samples together with those under a covariate shift",
     "leave-one-out": "Leave one out: detectors that saw all unknown sets but the one they are tested on",
 }
 
@@ -93,7 +97,8 @@ def _unmoved(cells: Sequence[ScoredRecord], labels: dict[str, str]) -> set[str]:
                 for name in (PRIMARY, FAILURE_PRIMARY)
                 if (metric := result.metrics.get(name)) is not None
             )
-            aurocs.setdefault((label, record.seed, result.dataset), set()).add(values)
+            # Against other known samples it is another figure.
+            aurocs.setdefault((label, record.seed, f"{result.dataset} {result.n_known}"), set()).add(values)
     moved = {label for (label, _, _), distinct in aurocs.items() if len(distinct) > 1}
     return {label for label, seen in exposures.items() if len(seen) > 1} - moved - failed
 
@@ -149,13 +154,32 @@ def _caption(finished: list[ScoredRecord], seeds: list[int]) -> str:
     roles = {result.role for scored in finished for result in scored.record.results}
     what = "Wrong against right predictions" if "unknown" not in roles else "AUROC, unknown against known"
     listed = ", ".join(str(seed) for seed in seeds)
-    return f"{what}; {'mean over seeds' if len(seeds) > 1 else 'seed'} {listed}"
+    return f"{what}; {'mean over seeds' if len(seeds) > 1 else 'seed'} {listed}{_accuracies(finished)}"
+
+
+def _accuracies(finished: list[ScoredRecord]) -> str:
+    """The classifier's accuracy on known sets, where there are several of them; the mean over the seeds."""
+    by_set: dict[str, dict[int, float]] = {}
+    for record in (scored.record for scored in finished):
+        for result in record.results:
+            if result.role == "known":
+                by_set.setdefault(result.dataset, {})[record.seed] = 1 - result.n_wrong / result.n_known
+    if len(by_set) < 2:
+        return ""
+    return "; accuracy: " + ", ".join(f"{mean(of_seed.values()):.4f} on {name}" for name, of_seed in by_set.items())
 
 
 def _columns(finished: list[ScoredRecord], tested: list[str]) -> list[Column]:
     results = [result for scored in finished for result in scored.record.results if result.dataset in tested]
     if not results:
         return []
+    groups = {result.dataset: result.group for result in results}
+    if all(result.role == "known" for result in results) and len(tested) > 1:
+        return [
+            *(Column(name=name, metric=FAILURE_PRIMARY, datasets=(name,), group=groups[name]) for name in tested),
+            Column(name="mean failure AUROC", metric=FAILURE_PRIMARY, datasets=tuple(tested), ranks=True),
+            Column(name="mean AURC", metric="aurc", datasets=tuple(tested), ascending=True),
+        ]
     if all(result.role == "known" for result in results):
         available = {name for result in results for name in result.metrics}
         return [
@@ -163,7 +187,7 @@ def _columns(finished: list[ScoredRecord], tested: list[str]) -> list[Column]:
             for column in KNOWN_COLUMNS
             if column.metric in available
         ]
-    groups = {result.dataset: result.group for result in results}
+    joint = Column(name="joint AURC mean", metric=JOINT_PRIMARY, datasets=tuple(tested), ascending=True)
     columns = [Column(name=name, metric=PRIMARY, datasets=(name,), group=groups[name]) for name in tested]
     if len(tested) > 1:
         for group in ("near", "far"):
@@ -174,6 +198,7 @@ def _columns(finished: list[ScoredRecord], tested: list[str]) -> list[Column]:
         *columns,
         Column(name="mean", metric=PRIMARY, datasets=tuple(tested), ranks=True),
         Column(name="failure AUROC mean", metric=FAILURE_PRIMARY, datasets=tuple(tested)),
+        *([joint] if all(JOINT_PRIMARY in result.metrics for result in results) else []),
     ]
 
 
@@ -243,23 +268,25 @@ def _from_estimate(estimate: Estimate) -> Figure:
 
 
 def _from_records(compared: ComparedDetector, column: Column, seeds: list[int]) -> Figure:
-    """A metric of one data set as the records have it.
+    """The mean of a metric over data sets as the records have it.
 
-    The interval of the mean over seeds goes from the mean of the lower ends to that of the upper ends: all seeds have
-    the same test samples, and their errors add up at most.
+    The interval of the mean over seeds and sets goes from the mean of the lower ends to that of the upper ends: seeds
+    have the same test samples, sets the same known ones, and their errors add up at most.
     """
-    (dataset,) = column.datasets
-    values = [compared.value(column.metric, dataset, seed) for seed in seeds]
-    ends = [compared.ends(column.metric, dataset, seed) for seed in seeds]
-    present = [value for value in values if value is not None]
+    places = [(dataset, seed) for seed in seeds for dataset in column.datasets]
+    values = [compared.value(column.metric, *place) for place in places]
+    ends = [compared.ends(column.metric, *place) for place in places]
+    each = [value for value in values if value is not None]
     inside = [pair for pair in ends if pair is not None]
-    if len(present) < len(seeds) or len(inside) < len(seeds):
+    if len(each) < len(places) or len(inside) < len(places):
         return Figure(value=None)
+    width = len(column.datasets)
+    present = [mean(each[start : start + width]) for start in range(0, len(each), width)]
     return Figure(
         value=mean(present),
         low=mean(low for low, _ in inside),
         high=mean(high for _, high in inside),
-        digits=MORE_DIGITS if column.metric in AREAS else DIGITS,
+        digits=MORE_DIGITS if column.metric in (*AREAS, *JOINT) else DIGITS,
         spread=stdev(present) if len(present) > 1 else None,
     )
 

@@ -34,11 +34,14 @@ class Meter:
         try:
             yield
         finally:
-            self.costs[phase] = _sum(self.costs.get(phase), time.perf_counter() - start, peak_mib() if tells else None)
+            self.add(phase, PhaseCost(seconds=time.perf_counter() - start, peak_mib=peak_mib() if tells else None))
+
+    def add(self, phase: Phase, cost: PhaseCost) -> None:
+        """Add a cost that was measured before."""
+        before = self.costs.get(phase)
+        self.costs[phase] = cost if before is None else _sum(before, cost)
 
 
-def _sum(before: PhaseCost | None, seconds: float, peak: float | None) -> PhaseCost:
-    if before is None:
-        return PhaseCost(seconds=seconds, peak_mib=peak)
-    peaks = [value for value in (before.peak_mib, peak) if value is not None]
-    return PhaseCost(seconds=before.seconds + seconds, peak_mib=max(peaks, default=None))
+def _sum(before: PhaseCost, cost: PhaseCost) -> PhaseCost:
+    peaks = [value for value in (before.peak_mib, cost.peak_mib) if value is not None]
+    return PhaseCost(seconds=before.seconds + cost.seconds, peak_mib=max(peaks, default=None))

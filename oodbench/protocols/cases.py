@@ -71,17 +71,13 @@ def cases_of(protocols: Mapping[str, Protocol], patterns: Sequence[str], splits:
         if of_protocol:
             cases[name] = of_protocol
         else:
-            logger.warning(
-                "the protocol %s is left out: it has nothing to expose, since the suite holds no unknown samples back "
-                "([sizes] exposed = 0).",
-                name,
-            )
+            _leave_out_empty(name, patterns, splits)
     _require_some(cases, patterns)
     return cases
 
 
 def _cases(name: str, protocol: Protocol, splits: SuiteSplits) -> Iterator[Case]:
-    """The cases of a protocol, without those that expose samples of a suite that holds none back."""
+    """The cases of a protocol, without those that need exposed samples or covariate sets, if the suite has none."""
     with blaming(f"the protocol {name}"):
         returned = list(protocol(list(splits.unknown)))
     if not returned:
@@ -97,7 +93,8 @@ def _cases(name: str, protocol: Protocol, splits: SuiteSplits) -> Iterator[Case]
                 f"the protocol {name} asks twice for the same, exposed to {', '.join(case.exposed) or 'nothing'} and "
                 f"tested on {', '.join(case.tested) or 'the known set'}; expected each once."
             )
-        if all(dataset in splits.exposed for dataset in case.exposed):
+        has_known = case.known == "test" or splits.covariate
+        if has_known and all(dataset in splits.exposed for dataset in case.exposed):
             refuse_leaks(splits, case)
             yield case
 
@@ -111,6 +108,19 @@ def _leave_out(name: str, patterns: Sequence[str], error: OodbenchError) -> None
     if name in patterns:
         raise error
     logger.warning("the protocol %s is left out: %s", name, error)
+
+
+def _leave_out_empty(name: str, patterns: Sequence[str], splits: SuiteSplits) -> None:
+    """Say that a protocol is left out for want of samples; of covariate sets only if the user named the protocol."""
+    if splits.exposed:
+        if name in patterns:
+            logger.warning("the protocol %s is left out: the suite has no set of the group covariate.", name)
+        return
+    logger.warning(
+        "the protocol %s is left out: it has nothing to expose, since the suite holds no unknown samples back "
+        "([sizes] exposed = 0).",
+        name,
+    )
 
 
 def _require_some(left: Mapping[str, object], patterns: Sequence[str]) -> None:

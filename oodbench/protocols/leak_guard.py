@@ -8,14 +8,15 @@ from oodbench.protocols.case import Case
 
 
 def refuse_leaks(splits: SuiteSplits, case: Case) -> None:
-    """Stop if a detector or the classifier would be fitted on a sample that it is tested on.
+    """Stop if a detector or the classifier would be fitted on, or chosen by, a sample that it is tested on.
 
     Raises:
         LeakError: Two splits share samples; the message names them and the number of samples.
     """
     training = [] if splits.train is None else [splits.train]
-    fitted = [*training, splits.meta, *(splits.exposed[name] for name in case.exposed)]
-    tested = [splits.test, *(splits.unknown[name] for name in case.tested)]
+    fitted = [*training, splits.meta, *(splits.exposed[name] for name in case.exposed), *splits.validation.values()]
+    shifted = splits.covariate.values() if case.known == "with-covariate" else ()
+    tested = [splits.test, *shifted, *(splits.unknown[name] for name in case.tested)]
     for fitted_split in fitted:
         for tested_split in tested:
             shared = len(np.intersect1d(fitted_split.digests, tested_split.digests))

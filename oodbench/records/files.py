@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,10 @@ class ScoreSets:
     n: int
     orders: Mapping[str, str]
     sets: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]]
+
+    def is_labelled(self, name: str) -> bool:
+        """Whether a test set is of known samples, which have labels."""
+        return bool((self.sets[name][0] >= 0).all())
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -162,7 +166,7 @@ def read_score_table(path: Path) -> tuple[pa.Table, str]:
     """
     try:
         content = read_limited(path, LARGEST_SCORES)
-        table = _read_table(content)
+        table = read_parquet(content, list(COLUMNS))
     except OSError as cause:
         raise InvalidRecordError(
             f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}"
@@ -195,23 +199,33 @@ def read_scores(path: Path) -> ScoreSets:
     sets, orders = {}, {}
     for name, members in _sets_of(table):
         sets[name] = labels[members], predictions[members], scores[members]
-        order = np.stack([indices[members], labels[members]]).astype("<i8")
-        orders[name] = hashlib.sha256(order.tobytes()).hexdigest()
+        orders[name] = order_of(indices[members], labels[members])
     return ScoreSets(sha256, len(scores), orders, sets)
 
 
-def _read_table(content: bytes) -> pa.Table:
-    """The columns of a file of scores, read within limits of size; equal names are stored once."""
+def order_of(indices: NDArray[np.integer], labels: NDArray[np.integer]) -> str:
+    """The hash of the indices (n,) and labels (n,) of a test set, in the order of its scores."""
+    return hashlib.sha256(np.stack([indices, labels]).astype("<i8").tobytes()).hexdigest()
+
+
+def read_parquet(content: bytes, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """Some columns of a table, read within limits of size; equal names of data sets are stored once.
+
+    Raises:
+        UnreadableError: A column is missing or there twice, or the table is too large.
+        ArrowException: It is no parquet file.
+    """
     with pq.ParquetFile(io.BytesIO(content), read_dictionary=["dataset"]) as file:
-        for name in COLUMNS:
-            if file.schema_arrow.names.count(name) != 1:
-                raise UnreadableError(f"lacks the column {name!r}; expected one each of {', '.join(COLUMNS)}")
+        there = file.schema_arrow.names
+        for name in required:
+            if there.count(name) != 1:
+                raise UnreadableError(f"lacks the column {name!r}; expected one each of {', '.join(required)}")
         if file.metadata.num_rows > MOST_SCORES:
             raise UnreadableError(f"has {file.metadata.num_rows:,} rows; expected at most {MOST_SCORES:,}")
         unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
         if unpacked > LARGEST_SCORES:
             raise UnreadableError(f"unpacks to {unpacked // MIB:,} MiB; expected at most {LARGEST_SCORES // MIB:,} MiB")
-        return file.read(columns=list(COLUMNS))
+        return file.read(columns=[*required, *(name for name in optional if there.count(name) == 1)])
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

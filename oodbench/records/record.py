@@ -15,6 +15,8 @@ from oodbench.suites.schema import Group
 # Since 2, the versions of numerical packages are in a cell's identity.
 IDENTITY_VERSION: Literal[2] = 2
 NUMERICAL = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow")
+# The version of a suite whose scores were imported, since they do not say of which version they are.
+NO_VERSION = 0
 
 
 class _Model(BaseModel):
@@ -22,11 +24,15 @@ class _Model(BaseModel):
 
 
 class RecordedSuite(_Model):
-    """The suite; with ``limit``, at most so many samples of each split but the training one were used."""
+    """The suite; with ``limit``, at most so many samples of each split but the training one were used.
+
+    ``missing`` names its unknown sets that were left out, as their files were not there.
+    """
 
     name: str
     version: int
     limit: int | None = None
+    missing: list[str] = []
 
 
 class RecordedDetector(_Model):
@@ -76,10 +82,13 @@ class _Measured(_Model):
 class RecordedClassifier(ClassifierIdentity, _Measured):
     """The classifier: what decides its evidence, and what was found of it.
 
-    ``accuracy`` is that on the known test split. ``probe`` has numbers that stand for its outputs on fixed pictures and
-    on some samples of each test set; ``trusted`` has what was found strange about it and was trusted all the same.
+    ``accuracy`` is that on the known test split. ``weights_from`` is the end of the path of its weights, such as
+    ``runA/s{seed}/best.ckpt``, or says that they are pretrained or given; it is missing for one that was trained for
+    the run. ``probe`` has numbers that stand for its outputs on fixed pictures and on some samples of each test set;
+    ``trusted`` has what was found strange about it and was trusted all the same.
     """
 
+    weights_from: str | None = None
     probe: dict[str, list[float]] = {}
     trusted: list[str] = []
 
@@ -138,6 +147,20 @@ class Provenance(_Model):
     created: str
 
 
+class Imported(_Model):
+    """Where imported scores were read, which were computed elsewhere.
+
+    ``file`` is the name of the file and ``sha256`` the hash of its content; ``convention`` is what larger scores mean
+    in it. ``orders`` has the hash of the indices and labels of each data set: all that is known of its samples.
+    """
+
+    format: str
+    file: str
+    sha256: str
+    convention: str
+    orders: dict[str, str]
+
+
 class Record(_Model):
     """The immutable result of one cell: suite × seed × protocol × exposure × detector.
 
@@ -145,7 +168,8 @@ class Record(_Model):
     several cells share is collected before these; ``evidence_batch`` is its batch size where memory did not suffice for
     the usual one, so that last bits may differ. ``datasets`` has the test samples of a set under its name, and other
     splits of it as ``name (use)``. ``threshold`` is that of ``meta_accuracy``, chosen on the known meta split and the
-    exposed samples.
+    exposed samples. With ``imported``, the scores were computed elsewhere; what is not known of them is left empty,
+    such as the hashes of weights and data, and versions.
     """
 
     schema_version: Literal[1] = 1
@@ -168,6 +192,7 @@ class Record(_Model):
     timing: Timing | None = None
     phases: dict[Phase, PhaseCost] = {}
     evidence_batch: int | None = None
+    imported: Imported | None = None
     provenance: Provenance
 
 
@@ -201,7 +226,7 @@ def cell_id(
     about |= {"code": classifier.code or None, "preprocessing": classifier.preprocessing}
     about |= {"network": classifier.network or None, "device": classifier.device, "precision": classifier.precision}
     known = {
-        "suite": dict(suite),
+        "suite": {key: value for key, value in suite if key != "missing"},
         "protocol": protocol,
         "exposed": list(exposed),
         "seed": seed,
@@ -223,6 +248,10 @@ def identity(record: Record) -> str:
     Raises:
         KeyError: The record lacks the version of a package.
     """
+    if record.imported is not None:
+        return imported_cell_id(
+            record.suite, record.protocol, record.seed, record.detector, record.datasets, record.imported
+        )
     return cell_id(
         record.suite,
         record.protocol,
@@ -235,6 +264,48 @@ def identity(record: Record) -> str:
         record.provenance.versions,
         record.identity_version,
     )
+
+
+def imported_cell_id(
+    suite: RecordedSuite,
+    protocol: str,
+    seed: int,
+    detector: RecordedDetector,
+    datasets: Mapping[str, RecordedDataset],
+    imported: Imported,
+) -> str:
+    """The identity of a cell of imported scores: a hash over the file and over what the user says of it.
+
+    Args:
+        suite: The suite.
+        protocol: Name of the protocol.
+        seed: The seed.
+        detector: The detector.
+        datasets: The data sets that it is of.
+        imported: The file; its name does not count.
+    """
+    known = {
+        "suite": suite.name,
+        "protocol": protocol,
+        "seed": seed,
+        "detector": _who(detector),
+        "datasets": {name: dataset.group for name, dataset in datasets.items()},
+        "imported": imported.model_dump(exclude={"file"}),
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def samples_of(record: Record, name: str) -> str:
+    """What says which samples a data set of a record has; equal for equal ones, and empty if there is no such data set.
+
+    It is the hash of their content. Of imported scores only the indices and labels are known, so that equal ones are
+    taken for the same samples among them, and never for those of records that are not imported.
+    """
+    if name not in record.datasets:
+        return ""
+    if record.imported is None:
+        return record.datasets[name].sha256
+    return f"imported {record.imported.orders.get(name, '')}"
 
 
 def _who(detector: RecordedDetector) -> dict[str, Any]:

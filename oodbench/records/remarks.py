@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from oodbench.errors import listed
 from oodbench.records.record import Record
 
 
@@ -29,9 +30,27 @@ def remarks_on(records: Sequence[Record]) -> list[str]:
         counts_of = ", ".join(f"{n:,} of {name}" for name, n in held_back.items())
         remarks.append(f"Held back for exposure, and not tested on: {counts_of}.")
     remarks += _computed_on(records)
+    remarks += _imported(records)
     trusted = dict.fromkeys(finding for record in records for finding in record.classifier.trusted)
     remarks += [f"Trusted all the same: {finding}" for finding in trusted]
     return remarks
+
+
+ASSUMED = "imported sets of the same name, labels and order are taken for the same samples"
+
+
+def _imported(records: Sequence[Record]) -> list[str]:
+    """Which figures are of scores that were computed elsewhere."""
+    files: dict[str, dict[str, None]] = {}
+    for record in sorted(records, key=lambda record: (record.detector.name, record.seed)):
+        if record.imported is not None:
+            read = f"{record.imported.format} ({record.imported.convention})"
+            of_detector = files.setdefault(f"{record.detector.name} from {read}", {})
+            of_detector[f"{record.imported.file} (seed {record.seed})"] = None
+    if not files:
+        return []
+    said = "; ".join(f"{what}: {listed(list(names))}" for what, names in files.items())
+    return [f"Imported, not computed here: {said}. Their weights, images and versions are not known; {ASSUMED}."]
 
 
 def _computed_on(records: Sequence[Record]) -> list[str]:
@@ -46,8 +65,10 @@ def _computed_on(records: Sequence[Record]) -> list[str]:
 def tested_on(records: Sequence[Record]) -> str:
     """How many known and unknown samples the figures are of."""
     results = [result for record in records for result in record.results]
-    known = {result.dataset: result.n_known for result in results if result.role == "known"}
+    known = {one.dataset: one.n_known for one in results if one.role == "known" and one.group != "covariate"}
+    shifted = {one.dataset: one.n_known for one in results if one.group == "covariate"}
     unknown = {result.dataset: result.n_unknown for result in results if result.role == "unknown"}
     n_known = next(iter(known.values()), None) or next((result.n_known for result in results), 0)
-    sets = ", ".join(f"{n:,} of {name}" for name, n in unknown.items())
-    return f"Tested on {n_known:,} known samples" + (f", and unknown ones: {sets}." if sets else ".")
+    kinds = {"known ones under a shift": shifted, "unknown ones": unknown}
+    sets = [f"{what}: {', '.join(f'{n:,} of {name}' for name, n in of.items())}" for what, of in kinds.items() if of]
+    return "; ".join([f"Tested on {n_known:,} known samples" + (f", and {sets[0]}" if sets else ""), *sets[1:]]) + "."

@@ -21,11 +21,17 @@ class ScoredRecord:
         record: The record.
         file: The record's file.
         samples: Its test sets by name, the known one first; empty if the cell has no results.
+        known: The sets of known samples among them: the known test split, and those under a shift.
     """
 
     record: Record
     file: Path
     samples: Mapping[str, Samples]
+    known: tuple[str, ...] = ()
+
+    def sets_of(self, dataset: str) -> list[str]:
+        """The test sets that the result on a data set is computed from: known ones, then it; or a known one alone."""
+        return [dataset] if dataset in self.known else [*self.known, dataset]
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,25 @@ def scored_record(record: Record, file: Path, files: dict[Path, ScoreSets]) -> S
     path = file.parents[1] / record.scores.path
     if path not in files:
         files[path] = read_scores(scores_path(record.scores.path, file.parents[1]))
-    return ScoredRecord(record, file, _samples(record, files[path]))
+    samples = _samples(record, files[path])
+    return ScoredRecord(record, file, samples, tuple(name for name in samples if files[path].is_labelled(name)))
 
 
 def _samples(record: Record, file: ScoreSets) -> dict[str, Samples]:
     """The samples of the record's test sets, the known one first."""
     if record.scores is None or (record.scores.sha256, record.scores.n) != (file.sha256, file.n):
         raise InvalidRecordError("the SHA-256 of its scores is not that of the file, so one of them was changed")
-    known = [name for name, (labels, _, _) in file.sets.items() if (labels >= 0).all()]
+    groups = {name: dataset.group for name, dataset in record.datasets.items()}
+    labelled = {name for name in file.sets if file.is_labelled(name)}
+    # Sets that only other records test may be shifted ones.
+    known = [name for name in file.sets if name in labelled & groups.keys() and groups[name] != "covariate"]
     if len(known) != 1:
         raise InvalidRecordError(f"its scores hold {len(known)} sets with labels; expected one, the known test split")
+    for result in record.results:
+        if (result.role == "known") != (result.dataset in labelled):
+            raise InvalidRecordError(
+                f"its result on {result.dataset} is of {result.role} samples, and their labels are not"
+            )
     samples = {}
     tested = [name for name in record.datasets if name in file.sets]
     for name in dict.fromkeys([*known, *tested, *(result.dataset for result in record.results)]):
@@ -88,7 +103,8 @@ def _samples(record: Record, file: ScoreSets) -> dict[str, Samples]:
         labels, predictions, scores = file.sets[name]
         if record.datasets[name].n != len(scores):
             raise InvalidRecordError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
-        samples[name] = Samples(scores, predictions != labels)
+        # Of imported scores, predictions on unknown samples may be missing, which is −1.
+        samples[name] = Samples(scores, (predictions != labels) | (labels < 0))
     if not abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) <= TOLERANCE:
         raise InvalidRecordError(
             f"the classifier's accuracy is {record.classifier.accuracy}, and its predictions give "

@@ -8,7 +8,7 @@ import numpy as np
 from oodbench.evaluation.results import CALIBRATED, Memo, Metric, Result, results
 from oodbench.machine.progress import Track, silent
 from oodbench.records.files import InvalidRecordError, ScoreSets, parse_record, record_files
-from oodbench.records.record import identity
+from oodbench.records.record import identity, samples_of
 from oodbench.records.scored import TOLERANCE, Rejected, ScoredRecord, scored_record
 
 
@@ -100,17 +100,20 @@ def _refuse_other_order(
     file = files[scored.file.parents[1] / record.scores.path]
     for name in scored.samples:
         digest = file.orders[name]
-        first, where = orders.setdefault(f"{record.suite.name} {record.datasets[name].sha256}", (digest, scored.file))
+        if record.imported is not None and record.imported.orders.get(name) != digest:
+            raise InvalidRecordError(f"its samples of {name} have another order or other labels than it says")
+        first, where = orders.setdefault(f"{record.suite.name} {samples_of(record, name)}", (digest, scored.file))
         if first != digest:
             raise InvalidRecordError(f"its samples of {name} have another order or other labels than those of {where}")
 
 
 def _results_again(scored: ScoredRecord, memo: Memo, *, resample: bool) -> list[Result]:
-    record, (known, *_) = scored.record, scored.samples
-    unknown = [(name, record.datasets[name].group, samples) for name, samples in scored.samples.items()][1:]
+    record = scored.record
+    sets = [(name, record.datasets[name].group, samples) for name, samples in scored.samples.items()]
+    known = [one for one in sets if one[0] in scored.known]
+    unknown = [one for one in sets if one[0] not in scored.known]
     stated = any(CALIBRATED in result.metrics for result in record.results)
-    base = known, scored.samples[known]
-    return results(base, unknown, record.threshold, memo, log_odds=stated, resample=resample)
+    return results(known, unknown, record.threshold, memo, log_odds=stated, resample=resample)
 
 
 def _refuse_differences(stated: list[Result], expected: list[Result], *, resample: bool) -> None:

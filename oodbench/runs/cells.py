@@ -84,8 +84,11 @@ class JobRunner:
     def pending(self, job: Job) -> list[PendingRecord]:
         """The pending records of a job, which follow from the trained weights alone."""
         detector = _describe_detector(job.detector, self.trial.seed)
+        chooses = isinstance(job.detector, SelectedDetector) and bool(job.detector.candidates)
+        further = list(self.trial.validation.values()) if chooses else []
         return [
-            _make_pending_record(self.trial, detector, protocol, case, self._describe) for protocol, case in job.cases
+            _make_pending_record(self.trial, detector, protocol, case, further, self._describe)
+            for protocol, case in job.cases
         ]
 
     def _describe(self, split: Split) -> RecordedDataset:
@@ -104,7 +107,8 @@ class JobRunner:
         detectors = [job.detector for job in jobs if isinstance(job.detector, SelectedDetector)]
         with_inputs = [detector for chosen in detectors for detector in chosen.with_inputs()]
         on_training = [detector for detector in with_inputs if detector.plugin.fitted_on == "training"]
-        self.trial.collect_evidence(_needs_of(with_inputs), _needs_of(on_training))
+        candidates = [candidate for detector in detectors for candidate in detector.candidates]
+        self.trial.collect_evidence(_needs_of(with_inputs), _needs_of(on_training), _needs_of(candidates))
 
     def run(self, job: Job, wanted: Sequence[PendingRecord], keeper: Keeper) -> Iterator[Record]:
         """Fit the detector once, score each test set once, and keep the wanted records.
@@ -155,12 +159,16 @@ class JobRunner:
         self, case: Case, scores: Mapping[Key, SplitScores], threshold: float | None, *, log_odds: bool
     ) -> list[Result]:
         trial = self.trial
-        known, *unknown = (
-            (split.dataset, Samples(scores[key_of(split)].scores, trial.wrong(split)))
+        sets = [
+            (
+                split.dataset,
+                trial.suite.groups[split.dataset],
+                Samples(scores[key_of(split)].scores, trial.wrong(split)),
+            )
             for split in _list_test_sets(trial, case)
-        )
-        grouped = [(name, trial.suite.groups[name], samples) for name, samples in unknown]
-        return results(known, grouped, threshold, self._memo, log_odds=log_odds)
+        ]
+        known = sets[: len(sets) - len(case.tested)]
+        return results(known, sets[len(known) :], threshold, self._memo, log_odds=log_odds)
 
 
 def _needs_of(detectors: Sequence[SelectedDetector]) -> set[str]:
@@ -198,7 +206,8 @@ def _pick_scores(trial: Trial, case: Case, sheet: ScoreSheet) -> dict[Key, Split
 
 
 def _list_test_sets(trial: Trial, case: Case) -> list[Split]:
-    return [trial.test, *(trial.unknown[name] for name in case.tested)]
+    shifted = trial.covariate.values() if case.known == "with-covariate" else ()
+    return [trial.test, *shifted, *(trial.unknown[name] for name in case.tested)]
 
 
 def _tabulate_scores(trial: Trial, sets: Sequence[tuple[Split, NDArray[np.floating]]]) -> pa.Table:
@@ -218,13 +227,19 @@ def _make_pending_record(
     detector: RecordedDetector,
     protocol: str,
     case: Case,
+    further: Sequence[Split],
     describe: Callable[[Split], RecordedDataset],
 ) -> PendingRecord:
     datasets = {split.dataset: describe(split) for split in _list_test_sets(trial, case)}
-    for split in [*([] if trial.train is None else [trial.train]), *trial.fitting(case.exposed)]:
+    for split in [*([] if trial.train is None else [trial.train]), *trial.fitting(case.exposed), *further]:
         datasets[f"{split.dataset} ({split.use})"] = describe(split)
     fields: dict[str, Any] = {
-        "suite": RecordedSuite(name=trial.suite.name, version=trial.suite.version, limit=trial.spec.limit),
+        "suite": RecordedSuite(
+            name=trial.suite.name,
+            version=trial.suite.version,
+            limit=trial.spec.limit,
+            missing=list(trial.suite.missing),
+        ),
         "protocol": protocol,
         "exposed": list(case.exposed),
         "seed": trial.seed,
@@ -250,6 +265,7 @@ def _begin_record(trial: Trial, detector: SelectedDetector | BrokenDetector, pen
             **dict(trial.classifier),
             name=classifier.name,
             accuracy=trial.accuracy,
+            weights_from=trial.suite.weights_from,
             probe=dict(trial.probe),
             trusted=list(trial.strange),
         ),
@@ -276,7 +292,7 @@ def _describe_detector(detector: SelectedDetector | BrokenDetector, seed: int) -
     inputs: Sequence[SelectedDetector] = ()
     if isinstance(detector, SelectedDetector):
         version, parameters = detector.version, detector.parameters(seed)
-        inputs = detector.inputs if isinstance(detector.inputs, tuple) else ()
+        inputs = [*(detector.inputs if isinstance(detector.inputs, tuple) else ()), *detector.candidates]
     return RecordedDetector(
         name=detector.name,
         version=version,

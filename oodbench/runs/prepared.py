@@ -12,6 +12,7 @@ from oodbench.cache.entries import DiskCache
 from oodbench.classifiers.classifier import Classifier
 from oodbench.classifiers.making import ClassifierMaker
 from oodbench.classifiers.probe import PICTURES
+from oodbench.classifiers.weights import weights_name
 from oodbench.datasets.drawing import Selection, draw_splits
 from oodbench.datasets.first_samples import first_samples
 from oodbench.datasets.splits import Split, SuiteSplits
@@ -112,14 +113,19 @@ class PreparedRun:
         collector = EvidenceCollector(classifier, cache, maker.example[0], self.track)
         number = network_number(classifier, splits.test, cache, collector.probe(splits.test))
         exposed = {name for names in self.by_exposure for name in names}
-        tested = {name for cases in self.by_exposure.values() for _, case in cases for name in case.tested}
+        all_cases = [case for cases in self.by_exposure.values() for _, case in cases]
+        tested = {name for case in all_cases for name in case.tested}
+        shifted = splits.covariate if any(case.known == "with-covariate" for case in all_cases) else {}
         unknown = {name: split for name, split in splits.unknown.items() if name in tested}
         groups = {name: source.group for name, source in resolved.sources.items()}
+        absent = tuple(name for name in splits.missing if name in suite.unknown)
         return Trial(
-            suite=SuiteIdentity(suite.name, suite.version, groups, resolved.plugins),
+            suite=SuiteIdentity(
+                suite.name, suite.version, groups, resolved.plugins, absent, weights_name(suite.weights)
+            ),
             seed=seed,
             classifier=_identity(classifier, suite, number),
-            probe=_summaries(collector, splits.test, unknown),
+            probe=_summaries(collector, splits.test, {**shifted, **unknown}),
             is_trained=suite.weights is None,
             classes=splits.classes,
             collector=collector,
@@ -128,6 +134,8 @@ class PreparedRun:
             test=splits.test,
             exposed={name: split for name, split in splits.exposed.items() if name in exposed},
             unknown=unknown,
+            validation=splits.validation,
+            covariate=shifted,
             held_back={name: len(split.labels) for name, split in splits.exposed.items()},
             evidence_ms=evidence_ms(classifier, splits.test),
             spec=resolved.spec,

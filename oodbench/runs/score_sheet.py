@@ -1,9 +1,11 @@
 """The scores of detectors on all splits of a trial; each detector is fitted once and scores each split once."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from oodbench.machine.progress import Track, silent
 from oodbench.registry.isolation import Failure, TimeoutExceededError, attempt, failed, isolated, time_limit
 from oodbench.runs.fitting import FittedDetector, fit, refuse_changed_network, score, state_of
 from oodbench.runs.trial import Trial
+from oodbench.runs.tuning import Candidate, choose
 
 # Number of folds: a supervised input scores each fold of its fitting samples by a fit on the others.
 FOLDS = 5
@@ -112,6 +115,7 @@ class DetectorScorer:
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self._sheets: dict[tuple[str, tuple[str, ...]], ScoreSheet | Failure] = {}
+        self._fits: dict[tuple[str, tuple[str, ...]], FittedDetector] = {}
 
     def sheet(self, detector: SelectedDetector, exposed: tuple[str, ...]) -> ScoreSheet | Failure:
         """Fit a detector and score the known meta split, all exposed samples and all test sets.
@@ -126,11 +130,65 @@ class DetectorScorer:
         key = detector.key, seen
         if key not in self._sheets:
             meter = Meter()
-            self._sheets[key] = replace(self._fitted_and_scored(detector, seen, meter), phases=meter.costs)
+            found = (
+                self._tuned(detector, seen, meter)
+                if detector.candidates
+                else self._fitted_and_scored(detector, seen, meter, self.trial.scored())
+            )
+            self._sheets[key] = replace(found, phases=meter.costs)
         return self._sheets[key]
 
-    def evidence(self, detector: SelectedDetector, exposed: tuple[str, ...]) -> DetectorEvidence:
+    def _tuned(self, detector: SelectedDetector, exposed: tuple[str, ...], meter: Meter) -> ScoreSheet | Failure:
+        """The sheet of the candidate that does best on the validation sets, with what the record says of the choice."""
+        with meter.during("fit"):
+            start = time.perf_counter()
+            found = attempt("fit", partial(self._chosen, detector, exposed))
+            seconds = time.perf_counter() - start
+        if isinstance(found, Failure):
+            return found
+        chosen, learnt = found
+        sheet = self.sheet(chosen, exposed)
+        if isinstance(sheet, Failure):
+            return sheet
+        for phase, cost in sheet.phases.items():
+            meter.add(phase, cost)
+        own = {"of_the_chosen": sheet.fitted.learnt} if sheet.fitted.learnt else {}
+        fitted = replace(sheet.fitted, learnt=learnt | own, seconds=sheet.fitted.seconds + seconds)
+        return replace(sheet, fitted=fitted)
+
+    def _chosen(self, detector: SelectedDetector, exposed: tuple[str, ...]) -> tuple[SelectedDetector, dict[str, Any]]:
+        """Fit all candidates, score the validation sets, and choose; the fits are forgotten then.
+
+        Raises:
+            CellSkippedError: There are no validation sets, or no candidate can be fitted.
+            OodbenchError: All candidates fail.
+        """
+        meta, *validation = self.trial.choosing()
+        tried: list[Candidate] = []
+        failures: dict[str, Failure] = {}
+        self._fits.clear()
+        for candidate in detector.candidates:
+            sheet = self._fitted_and_scored(candidate, exposed, Meter(), [meta, *validation], shares_fit=True)
+            of_splits = [sheet] if isinstance(sheet, Failure) else [sheet.of(split) for split in (meta, *validation)]
+            failed_ones = [of_split for of_split in of_splits if isinstance(of_split, Failure)]
+            if failed_ones:
+                failures[candidate.label] = failed_ones[0]
+                continue
+            known, *unknown = [of_split.scores for of_split in of_splits if isinstance(of_split, SplitScores)]
+            names = [split.dataset for split in validation]
+            tried.append(Candidate(candidate, known, dict(zip(names, unknown, strict=True))))
+        self._fits.clear()
+        return choose(tried, failures, detector.parameters(self.trial.seed)["objective"])
+
+    def evidence(
+        self, detector: SelectedDetector, exposed: tuple[str, ...], splits: Sequence[Split] | None = None
+    ) -> DetectorEvidence:
         """Collect the evidence that a detector declares to need, and nothing else.
+
+        Args:
+            detector: The detector.
+            exposed: Unknown sets whose exposed samples it is fitted on, if it is.
+            splits: What it scores; None for all that detectors score.
 
         Raises:
             CellSkippedError: The classifier has no such part, or an input of a meta classifier is skipped.
@@ -145,7 +203,7 @@ class DetectorScorer:
             collected = trial.collector.evidence(split, needs).parts
             return Evidence(**collected, **shared, scores=inputs.scores.get(key_of(split)))
 
-        score_evidence = {key_of(split): of_split(split) for split in trial.scored()}
+        score_evidence = {key_of(split): of_split(split) for split in splits or trial.scored()}
         fitting = [_training_split(trial)] if detector.plugin.fitted_on == "training" else trial.fitting(exposed)
         return DetectorEvidence(
             Evidence.concatenate([score_evidence.get(key_of(split)) or of_split(split) for split in fitting]),
@@ -157,32 +215,61 @@ class DetectorScorer:
         )
 
     def _fitted_and_scored(
-        self, detector: SelectedDetector, exposed: tuple[str, ...], meter: Meter
+        self,
+        detector: SelectedDetector,
+        exposed: tuple[str, ...],
+        meter: Meter,
+        splits: Sequence[Split],
+        *,
+        shares_fit: bool = False,
     ) -> ScoreSheet | Failure:
         with meter.during("evidence"):
-            detector_evidence = attempt("evidence", lambda: self.evidence(detector, exposed))
+            detector_evidence = attempt("evidence", lambda: self.evidence(detector, exposed, splits))
         if isinstance(detector_evidence, Failure):
             return detector_evidence
         network = detector_evidence.network_parts.network if detector_evidence.network_parts else None
         before = state_of(network) if network else {}
-        sheet = self._isolated(detector, detector_evidence, meter)
+        learn = self._shared_fit if shares_fit and detector.plugin.only_in_scoring else self._fit
+        sheet = self._isolated(detector, detector_evidence, meter, partial(learn, detector, exposed, detector_evidence))
         if isinstance(sheet, Failure) or network is None:
             return sheet
         return attempt("score", partial(refuse_changed_network, before, network)) or sheet
 
+    def _fit(
+        self, detector: SelectedDetector, exposed: tuple[str, ...], detector_evidence: DetectorEvidence
+    ) -> FittedDetector:
+        return fit(
+            detector.plugin,
+            detector.parameters(self.trial.seed),
+            detector_evidence.fit_evidence,
+            detector_evidence.labels,
+            detector_evidence.device,
+        )
+
+    def _shared_fit(
+        self, detector: SelectedDetector, exposed: tuple[str, ...], detector_evidence: DetectorEvidence
+    ) -> FittedDetector:
+        """A fit that candidates share whose parameters differ in what only scoring uses."""
+        parameters, scoring = detector.parameters(self.trial.seed), detector.plugin.only_in_scoring
+        others = {name: value for name, value in parameters.items() if name not in scoring}
+        key = repr((detector.name, others)), exposed
+        if key not in self._fits:
+            self._fits[key] = self._fit(detector, exposed, detector_evidence)
+        shared = self._fits[key]
+        own = copy(shared.detector)
+        for name in scoring:
+            setattr(own, name, parameters[name])
+        return replace(shared, detector=own)
+
     def _isolated(
-        self, detector: SelectedDetector, detector_evidence: DetectorEvidence, meter: Meter
+        self,
+        detector: SelectedDetector,
+        detector_evidence: DetectorEvidence,
+        meter: Meter,
+        learn: Callable[[], FittedDetector],
     ) -> ScoreSheet | Failure:
         trial, plugin, inputs = self.trial, detector.plugin, detector_evidence.inputs
         device = detector_evidence.device
-        learn = partial(
-            fit,
-            plugin,
-            detector.parameters(trial.seed),
-            detector_evidence.fit_evidence,
-            detector_evidence.labels,
-            device,
-        )
         batch = trial.collector.usual_batch if goes_through_network(plugin.needs) else None
         track = silent if batch is None else trial.collector.track
 

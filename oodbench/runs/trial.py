@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.datasets.splits import Split
-from oodbench.errors import UsageError
+from oodbench.errors import CellSkippedError, UsageError
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.records.record import ClassifierIdentity
 from oodbench.registry.isolation import UNLIMITED, TimeLimit
@@ -34,12 +34,16 @@ class SuiteIdentity:
         version: Its version.
         groups: The group of each data set.
         plugins: Distribution and version of all plugins but detectors, by kind and name.
+        missing: Names of its unknown sets that were left out since their files are missing.
+        weights_from: What its classifier's weights are called; None if it is trained.
     """
 
     name: str
     version: int
     groups: Mapping[str, Group]
     plugins: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+    weights_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Trial:
         is_trained: Whether the classifier was trained for the run, and not given with its weights.
         probe: Numbers that stand for the classifier's outputs on fixed pictures and samples of each test set.
         held_back: Number of samples of each unknown set that are kept for exposure.
+        validation: Unknown samples that parameters are chosen by, by data set.
+        covariate: Known samples under a shift that detectors are tested on, by data set.
         classes: The class that each output of the classifier stands for.
     """
 
@@ -80,11 +86,13 @@ class Trial:
     is_trained: bool = True
     probe: Mapping[str, list[float]] = field(default_factory=dict)
     held_back: Mapping[str, int] = field(default_factory=dict)
+    validation: Mapping[str, Split] = field(default_factory=dict)
+    covariate: Mapping[str, Split] = field(default_factory=dict)
     classes: Sequence[str] = ()
 
     def tested(self) -> list[Split]:
-        """All test sets of the run, the known one first."""
-        return [self.test, *self.unknown.values()]
+        """All test sets of the run, the known one first, then known ones under a shift."""
+        return [self.test, *self.covariate.values(), *self.unknown.values()]
 
     def scored(self) -> list[Split]:
         """All splits that detectors score: to choose a threshold, and to be tested."""
@@ -93,6 +101,16 @@ class Trial:
     def fitting(self, exposed: Sequence[str]) -> list[Split]:
         """The known meta split, and the exposed samples of some unknown sets."""
         return [self.meta, *(self.exposed[name] for name in exposed)]
+
+    def choosing(self) -> list[Split]:
+        """The splits that parameters are chosen by: known and unknown samples that are never tested on.
+
+        Raises:
+            CellSkippedError: The suite has no such unknown samples.
+        """
+        if not self.validation:
+            raise CellSkippedError(f"the suite {self.suite.name} has no sets in [validation] to choose parameters by")
+        return [self.meta, *self.validation.values()]
 
     def predictions(self, split: Split) -> Tensor:
         """The predicted classes, int64 (N,)."""
@@ -103,12 +121,15 @@ class Trial:
         is_wrong: NDArray[np.bool_] = (self.predictions(split) != torch.from_numpy(split.labels)).numpy()
         return is_wrong
 
-    def collect_evidence(self, needs: Collection[str], of_training: Collection[str]) -> None:
+    def collect_evidence(
+        self, needs: Collection[str], of_training: Collection[str], of_validation: Collection[str]
+    ) -> None:
         """Collect evidence in one pass over each split, where it was not collected before.
 
         Args:
             needs: The parts that are needed of all splits that detectors score.
             of_training: The parts that are needed of the training split.
+            of_validation: The parts that are needed of the validation sets.
 
         Raises:
             UsageError: The classifier's outputs on known samples are strange, and the user does not trust it.
@@ -119,6 +140,8 @@ class Trial:
             self.collector.collect(split, needs)
         if self.train is not None and of_training:
             self.collector.collect(self.train, of_training)
+        for split in self.validation.values() if of_validation else ():
+            self.collector.collect(split, of_validation)
 
         classes = len(np.unique(self.test.labels))
         if self.is_trained and self.accuracy < HARDLY / classes:

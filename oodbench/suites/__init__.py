@@ -7,3 +7,7 @@ from pathlib import Path
 
 DIGITS = Path(__file__).with_name("digits.toml")
 EMNIST = Path(__file__).with_name("emnist.toml")
+OPENOOD_CIFAR10 = Path(__file__).with_name("openood-cifar10.toml")
+OPENOOD_CIFAR100 = Path(__file__).with_name("openood-cifar100.toml")
+OPENOOD_IMAGENET200 = Path(__file__).with_name("openood-imagenet200.toml")
+OPENOOD_IMAGENET = Path(__file__).with_name("openood-imagenet.toml")

@@ -42,7 +42,7 @@ def in_our_words(error: ErrorDetails) -> str:
             offered = tables.get(table, Suite).model_fields
             return f"there is no such key; expected one of: {', '.join(offered)}"
         case _ if table == "classes":
-            expected = "a file, or a list of at least two names"
+            expected = "a file, a number from 2, or a list of at least two names"
         case _ if table == "known":
             expected = "an adapter's name, or a table with the key adapter"
         case "string_pattern_mismatch":
@@ -61,9 +61,16 @@ def contradictions(suite: Suite) -> Iterator[tuple[list[str], str]]:
         yield ["known"], "it names no adapter"
     for name, table in suite.unknown.items():
         if table.get("group", "-") not in get_args(Group):
-            yield ["unknown", name, "group"], f"the group is {table['group']!r}; expected 'near' or 'far'"
+            yield ["unknown", name, "group"], f"the group is {table['group']!r}; expected 'near', 'far' or 'covariate'"
         if not isinstance(table.get("adapter", name), str):
             yield ["unknown", name, "adapter"], f"the adapter is {table['adapter']!r}; expected a name"
+    for name, table in suite.validation.items():
+        if "group" in table:
+            yield ["validation", name, "group"], "sets of [validation] are never tested on, so they have no group"
+        if not isinstance(table.get("adapter", name), str):
+            yield ["validation", name, "adapter"], f"the adapter is {table['adapter']!r}; expected a name"
+        if name in suite.unknown or name == suite.known_name:
+            yield ["validation", name], "a set that is tested on has this name, too; give one of them another name"
     if suite.is_one_training and "seeds" in suite.model_fields_set and len(suite.seeds) > 1:
         yield (
             ["seeds"],

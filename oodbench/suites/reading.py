@@ -13,7 +13,7 @@ from oodbench import registry
 from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.files.bounded_io import MIB, UnreadableError, read_text
 from oodbench.suites.mistakes import OF_DECODING, contradictions, in_our_words, key_at, mistake
-from oodbench.suites.schema import CLASS_LISTS, PRETRAINED, Input, Suite, source_of
+from oodbench.suites.schema import CLASS_LISTS, PRETRAINED, Input, Source, Suite, source_of
 
 LARGEST = MIB // 4
 # The time to parse a dotted key grows with the square of the number of its dots.
@@ -60,16 +60,18 @@ class LoadedSuite:
         """
         suite = self.suite
         known: str | dict[str, Any] = suite.known
-        unknown = dict(suite.unknown)
+        unknown, validation = dict(suite.unknown), dict(suite.validation)
         for name, adapter in replacements.items():
             if name == suite.known_name:
                 known = {"adapter": adapter, "name": name}
             elif name in unknown:
                 unknown[name] = {"adapter": adapter, "group": unknown[name].get("group", "-")}
+            elif name in validation:
+                validation[name] = {"adapter": adapter}
             else:
-                names = ", ".join([suite.known_name, *unknown])
+                names = ", ".join([suite.known_name, *unknown, *validation])
                 raise UsageError(f"the suite {suite.name} has no data set {name!r} to replace; it has: {names}.")
-        updated = suite.model_copy(update={"known": known, "unknown": unknown})
+        updated = suite.model_copy(update={"known": known, "unknown": unknown, "validation": validation})
         return replace(self, suite=updated, replaced=self.replaced | replacements.keys())
 
     def with_classifier(
@@ -111,14 +113,16 @@ class LoadedSuite:
             except UsageError as error:
                 raise UsageError(f"the replacement of {name}: {error}") from error
         else:
-            with self.blamed(*(["known"] if name == self.suite.known_name else ["unknown", name])):
+            table = "unknown" if name in self.suite.unknown else "validation"
+            with self.blamed(*(["known"] if name == self.suite.known_name else [table, name])):
                 yield
 
 
 def read_suite(name_or_file: str) -> LoadedSuite:
     """Read a suite by its registered name or from a TOML file.
 
-    Paths inside a user's own file are relative to that file.
+    Paths inside a user's own file are relative to that file. Those of the data sets of a registered suite are relative
+    to the data folder, which is not known yet, and are left as they are.
 
     Raises:
         UsageError: The name is unknown, or the file is broken; the message names the line and the key.
@@ -128,7 +132,7 @@ def read_suite(name_or_file: str) -> LoadedSuite:
         file, plugin = Path(name_or_file), None
     else:
         file, plugin = _registered(name_or_file), registry.get("suites", name_or_file)
-    suite, text = _parse(file)
+    suite, text = _parse(file, is_registered=plugin is not None)
     return LoadedSuite(suite, name_or_file, file, text, plugin)
 
 
@@ -144,7 +148,7 @@ def _registered(name: str) -> Path:
     return Path(file)
 
 
-def _parse(path: Path) -> tuple[Suite, str]:
+def _parse(path: Path, *, is_registered: bool) -> tuple[Suite, str]:
     """The suite in a file, with its paths made absolute, and the text of the file."""
     try:
         text = read_text(path, LARGEST).replace("\r\n", "\n")
@@ -176,7 +180,7 @@ def _parse(path: Path) -> tuple[Suite, str]:
     except ValueError as cause:
         raise UsageError(f"the suite file {path} cannot be used: {cause}.") from cause
     try:
-        return _with_absolute_paths(suite, path.parent), text
+        return _with_absolute_paths(suite, path.parent, of_data=not is_registered), text
     except (OSError, RuntimeError, ValueError) as cause:
         raise UsageError(f"the suite file {path} names a path that is none: {cause}.") from cause
 
@@ -201,28 +205,49 @@ def _refuse_strange(value: object, depth: int = 0) -> None:
             _refuse_strange(inner, depth + 1)
 
 
-def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
-    """The suite with relative paths of adapters (``imagefolder:images``) and weights resolved against ``folder``."""
+def paths_below(folder: Path, source: Source) -> dict[str, Any]:
+    """The parameters of a data set's adapter, with relative paths resolved against ``folder``."""
+    paths = {
+        key: str((folder / Path(str(value)).expanduser()).resolve())
+        for key, value in source.parameters.items()
+        if key in PATHS or (key in LISTS and source.adapter == "imagelist")
+    }
+    if source.adapter == "huggingface" and not Path(paths.get("path", "")).is_dir():
+        return source.parameters  # a name on the Hub
+    of = source.parameters.get("of")
+    if isinstance(of, str | dict):  # another data set, which this one is made from
+        table = {"adapter": of} if isinstance(of, str) else of
+        return source.parameters | paths | {"of": table | paths_below(folder, source_of("of", table))}
+    return source.parameters | paths
+
+
+def _with_absolute_paths(suite: Suite, folder: Path, *, of_data: bool) -> Suite:
+    """The suite with relative paths of weights resolved against ``folder``, and of adapters (``imagefolder:images``).
+
+    Args:
+        suite: The suite.
+        folder: The folder of its file.
+        of_data: Whether paths of adapters are resolved, too.
+    """
 
     def absolute(name: str, table: dict[str, Any]) -> dict[str, Any]:
         source = source_of(name, table)
-        paths = {
-            key: str((folder / Path(str(value)).expanduser()).resolve())
-            for key, value in source.parameters.items()
-            if key in PATHS or (key in LISTS and source.adapter == "imagelist")
-        }
-        if not paths or (source.adapter == "huggingface" and not Path(paths.get("path", "")).is_dir()):
-            return table  # nothing to resolve, or not a folder, so a name on the Hub
+        located = paths_below(folder, source)
+        if not of_data or located == source.parameters:
+            return table
         kept = {key: table[key] for key in ("name",) if key in table}
         chosen = {} if source.split is None else {"split": source.split}
-        return {"adapter": source.adapter, "group": source.group, **kept, **chosen, **source.parameters, **paths}
+        return {"adapter": source.adapter, "group": source.group, **kept, **chosen, **located}
 
     known = {"adapter": suite.known, "name": suite.known_name} if isinstance(suite.known, str) else suite.known
-    unknown = {name: absolute(name, table) for name, table in suite.unknown.items()}
+    tables = {
+        key: {name: absolute(name, table) for name, table in getattr(suite, key).items()}
+        for key in ("unknown", "validation")
+    }
     weights, classes = suite.weights, suite.classes
     if weights is not None and weights != PRETRAINED:
         weights = str((folder / Path(weights).expanduser()).resolve())
     if isinstance(classes, str) and classes not in CLASS_LISTS:
         classes = str((folder / Path(classes).expanduser()).resolve())
-    paths = {"known": absolute(suite.known_name, known), "unknown": unknown, "weights": weights, "classes": classes}
+    paths = {"known": absolute(suite.known_name, known), **tables, "weights": weights, "classes": classes}
     return suite.model_copy(update=paths)

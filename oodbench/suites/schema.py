@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from oodbench.registry.parameters import split_spec
 
-Group = Literal["near", "far", "-"]
+Group = Literal["near", "far", "covariate", "-"]
+"""``covariate`` sets have labels of known classes, and images under a shift."""
 # Largest seed that all random number generators accept.
 MAX_SEED = 2**63 - 1
 # Values of `weights` for those that torchvision or timm provide, and for those that are given as an object in Python.
@@ -98,7 +99,7 @@ class Source(BaseModel):
 
     Attributes:
         adapter: Name of the adapter.
-        group: ``near`` or ``far`` for unknown sets, ``-`` for the known set.
+        group: ``near`` or ``far`` for unknown sets, ``covariate`` for shifted known ones, ``-`` for the known set.
         split: Name of the split that is tested on; None leaves the choice to the adapter.
         parameters: Parameters of the adapter.
     """
@@ -114,19 +115,22 @@ class Suite(_Table):
     """The content of a suite file.
 
     Attributes:
-        classifier: Name of a plugin, ``module:factory``, ``file.py:factory``, ``torchvision:NAME`` or ``timm:NAME``.
+        classifier: Name of a plugin, ``module:factory``, ``file.py:factory``, ``torchvision:NAME``, ``timm:NAME`` or
+            ``openood:NAME``.
         weights: File of its weights, or ``pretrained``; None trains it. ``{seed}`` in the file name stands for the
             seed, so that each seed has its own file.
         penultimate: Name of the Linear layer whose input is the penultimate features; None finds the layer.
         classes: Name of the class that each output of the classifier stands for: a file with a name on each line, a
-            list, or ``imagenet-1k``. By default the known classes in sorted order.
+            list, ``imagenet-1k``, or the number of outputs where labels are their numbers. By default the known classes
+            in sorted order.
         drawing: What the splits are drawn by: the ``source`` images, so that classifiers with other preprocessing get
             the same samples, or the ``prepared`` ones, as the suites that were published first do.
         duplicates: Whether only the first of equal images of a data set is used, or all of them (``keep``), as in
             benchmarks that count every line of their lists. Splits never share an image.
         known: The known data set: an adapter with parameters, or a table with the key ``adapter``.
         seeds: A classifier is trained for each seed.
-        unknown: Table of each unknown data set, by its name.
+        unknown: Table of each unknown data set, by its name; those of the group ``covariate`` are known under a shift.
+        validation: Table of each unknown data set that ``tuned`` chooses parameters by. They are never tested on.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -134,12 +138,13 @@ class Suite(_Table):
     classifier: str = "cnn"
     weights: str | None = None
     penultimate: str | None = None
-    classes: str | Annotated[list[str], Field(min_length=2)] | None = None
+    classes: str | Annotated[int, Field(ge=2)] | Annotated[list[str], Field(min_length=2)] | None = None
     drawing: Literal["source", "prepared"] = "source"
     duplicates: Literal["drop", "keep"] = "drop"
     known: str | dict[str, Any]
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default=[0, 1, 2], min_length=1)
     unknown: dict[str, dict[str, Any]] = Field(min_length=1)
+    validation: dict[str, dict[str, Any]] = {}
     input: Input = Input()
     sizes: Sizes = Sizes()
     training: Training = Training()
@@ -164,11 +169,19 @@ class Suite(_Table):
         return self.weights == PRETRAINED and self.input.transform is None
 
     def sources(self) -> dict[str, Source]:
-        """The data sets by name: first the known set, then the unknown sets."""
+        """The data sets by name: first the known set, then the unknown sets, then those of ``validation``."""
         known = {"adapter": self.known} if isinstance(self.known, str) else self.known
+        others = {**self.unknown, **self.validation}
         return {self.known_name: source_of(self.known_name, known)} | {
-            name: source_of(name, table) for name, table in self.unknown.items()
+            name: source_of(name, table | ({"of": known} if self.shifts_known(name) else {}))
+            for name, table in others.items()
         }
+
+    def shifts_known(self, name: str) -> bool:
+        """Whether a data set is made from the suite's known set, as it does not say from which one."""
+        table = self.unknown.get(name, {})
+        adapter, parameters = split_spec(str(table.get("adapter", name)))
+        return adapter == "corruption" and "of" not in {**parameters, **table}
 
 
 def source_of(name: str, table: dict[str, Any]) -> Source:

@@ -198,7 +198,7 @@ def test_every_metric_can_be_compared_and_smaller_is_better_where_it_is(cells, m
 def test_what_cannot_be_compared_says_why(cells, tmp_path):
     def of(detector, **update):
         return [
-            ScoredRecord(one.record.model_copy(update=update), one.file, one.samples)
+            ScoredRecord(one.record.model_copy(update=update), one.file, one.samples, one.known)
             for one in cells
             if one.record.detector.name == detector and one.record.protocol == "unknown-unknowns"
         ]
@@ -217,7 +217,7 @@ def test_what_cannot_be_compared_says_why(cells, tmp_path):
         ScoredRecord(
             one.record.model_copy(update={"datasets": one.record.datasets | {
                 "digits-0-6 (meta)": parts["digits-0-6 (meta)"].model_copy(update={"sha256": "0" * 64})}}),
-            one.file, one.samples,
+            one.file, one.samples, one.known,
         )
         for one in of("grad-l1")
     ]  # fmt: skip

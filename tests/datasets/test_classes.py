@@ -104,6 +104,10 @@ def test_a_file_that_is_not_there(tmp_path):
         class_list(str(tmp_path))
 
 
+def test_a_number_of_classes():
+    assert class_list(3) == ("0", "1", "2")
+
+
 # Labels and outputs
 
 
@@ -134,7 +138,7 @@ def test_labels_of_all_pools_count():
     [
         (pool([0, 1], "a", "zebra"), r"the known set mine has the class zebra, which is not in .* \(a, b, c, …\)"),
         (pool([0, 1], "x", "y"), "has the class x and y|has the class x, y"),
-        (pool([0, 5]), "which is not in the list of classes"),  # there is no output 5
+        (pool([0, 5]), "has samples of the label 5, and the classifier has 3 outputs; expected labels from 0 to 2, so"),
         (pool([-1, 1]), "has samples of the label -1, which stands for unknown ones"),
     ],
 )
@@ -216,7 +220,7 @@ def test_a_folder_that_is_no_class_is_named(suite_with, tmp_path):
         drawn(suite, tmp_path)
 
 
-@pytest.mark.parametrize("classes", ["[]", "3", "[1, 2]", '["ant"]'])
+@pytest.mark.parametrize("classes", ["[]", "1", "true", "[1, 2]", '["ant"]'])
 def test_a_suites_classes_are_a_file_or_at_least_two_names(classes, suite_with):
-    with pytest.raises(UsageError, match=r"line 5, key classes: .*expected a file, or a list of at least two names"):
+    with pytest.raises(UsageError, match=r"line 5, key classes: .*expected a file, a number from 2, or a list of"):
         suite_with(classes, ["ant", "bat"])

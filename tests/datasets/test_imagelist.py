@@ -1,5 +1,6 @@
 """Lists of images: what a line can look like, labels of several lists, missing files, and the splits they give."""
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -272,6 +273,47 @@ def test_either_a_list_or_lists_of_splits(three):
         read()
     with pytest.raises(UsageError, match="imagelist has both path and train, validation, test; expected either"):
         read(path=three["test"], **three)
+
+
+# What the official lists have
+
+
+def test_the_official_number_of_lines_is_said_and_changes_nothing(three):
+    pool = read(path=three["test"], official=7)
+    assert (pool.official, pool.names) == (7, ("3.png", "1.png"))
+    assert read(path=three["test"]).official is None
+    numbers = {"train": 5, "test": 9}
+    pool = read(**three, official=numbers)
+    assert (pool.official, pool.validation.official, read("train", **three, official=numbers).official) == (9, None, 5)
+
+
+@pytest.mark.parametrize(
+    ("lists", "official", "message"),
+    [
+        (["train", "test"], 9, "has 9; expected a table with a number for each of train, test"),
+        (["train", "test"], {"validation": 9}, "has numbers for validation; expected a table with a number for each"),
+        ([], {"test": 9}, "has numbers for test; expected one number"),
+    ],
+)
+def test_official_numbers_are_of_lists_that_are_given(three, lists, official, message):
+    given = {name: three[name] for name in lists} or {"path": three["test"]}
+    with pytest.raises(UsageError, match=f"the parameter official of imagelist {message}"):
+        read(**given, official=official)
+
+
+def test_it_is_said_if_another_list_than_the_official_one_is_used(three):
+    file = three["test"]
+    ours = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert read(path=file, official=2, sha256=ours.upper()).remarks == {}
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert read(path=file, official=2, sha256=ours).remarks == {}, "only its lines end in another way"
+    file.write_text("3.png bee\n0.png dog\n")
+    assert read(path=file, official=2, sha256=ours).remarks == {"are in another list than the official one": 2}
+    assert read(path=file, sha256=ours).remarks == {"are in another list than the official one": 2}
+    assert read(path=file, official=1).remarks == {"are in another list than the official one": 2}
+    assert read(path=file, official=3, sha256=ours).remarks == {}, "it is shorter, which is said"
+    with pytest.raises(UsageError, match="has the parameter sha256 without path; expected it for a single list only"):
+        read(**three, sha256=ours)
 
 
 # What is missing or no list

@@ -144,6 +144,13 @@ def test_limits_for_all_activations_are_quantiles_of_all_of_them(parts):
     np.testing.assert_allclose(found, -torch.logsumexp(logits, 1), rtol=1e-5)
 
 
+def test_gen_of_all_probabilities_is_the_papers_formula(parts):
+    with torch.no_grad():
+        p = parts.network(parts.inputs).double().softmax(1).sort(1, descending=True).values[:, :3]
+    expected = (p**0.5 * (1 - p) ** 0.5).sum(1)
+    np.testing.assert_allclose(ours("gen:gamma=0.5,M=3,cut=false", parts), expected, rtol=1e-4)
+
+
 def test_what_a_detector_is_fitted_on_can_be_chosen(parts):
     meta = parts.trial.meta
     loader = DataLoader(TensorDataset(torch.from_numpy(meta.images).float() / 255, torch.from_numpy(meta.labels)))

@@ -11,6 +11,7 @@ from oodbench.cache.tensor_files import verified
 from oodbench.datasets.adapter import Request
 from oodbench.datasets.own import npz
 from oodbench.errors import OodbenchError
+from oodbench.imports.importing import FORMATS
 from oodbench.records.files import InvalidRecordError, parse_record
 from oodbench.runs.plan import read_plan
 from oodbench.suites.reading import read_suite
@@ -22,8 +23,11 @@ readers = {
     "plans": (".plan", read_plan, OodbenchError),
     "archives": (".npz", lambda file: npz.read(Request(folder, "test"), {"path": file}), OodbenchError),
     "tensors": (".safetensors", verified, ()),
+} | {
+    f"{form} scores": (f".{form}-scores", lambda file, read=read: read(file.read_bytes(), file, "known"), OodbenchError)
+    for form, read in FORMATS.items()
 }
-# Pieces that break readers: of TOML, JSON, zip, numpy and safetensors.
+# Pieces that break readers: of TOML, JSON, zip, numpy, safetensors and pickle.
 PIECES = [
     b"",
     b"\0",
@@ -53,6 +57,10 @@ PIECES = [
     b'"',
     b"'''",
     b"\n",
+    b"cos\nsystem\n(X\x01\0\0\0:tR",
+    b"cbuiltins\neval\n",
+    b"\x96\xff\xff\xff\xff\0\0\0\0",
+    b"r\xff\xff\xff\x7f",
 ]
 written, watching = [], [False]
 

@@ -3,17 +3,22 @@
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from oodbench.datasets.adapter import Request
 from oodbench.datasets.own import npz
 from oodbench.errors import OodbenchError
+from oodbench.imports.importing import FORMATS
 from oodbench.records.files import InvalidRecordError, parse_record
 from oodbench.suites import DIGITS, EMNIST
 
@@ -44,7 +49,25 @@ def whole(tmp_path):
     from oodbench.cache.tensor_files import write_tensors
 
     write_tensors(tmp_path / "whole.safetensors", {"logits": torch.ones(3, 2)}, {"gradients": "[]"})
+    write_scores(tmp_path)
     return tmp_path
+
+
+def write_scores(folder):
+    """Scores in all formats that can be imported."""
+    import torch
+
+    known, unknown = [np.arange(4) % 3, np.ones(4, np.float32), np.arange(4)], [np.arange(3), np.ones(3), -np.ones(3)]
+    content = {"id": {"test": known}, "ood": {"near": {"a": unknown}, "far": {}}, "id_preds": torch.arange(4)}
+    (folder / "whole0.openood-scores").write_bytes(pickle.dumps(content))
+    (folder / "whole1.openood-scores").write_bytes(pickle.dumps(content, 3))
+    rows = [("known", 0, 0, 0.5), ("known", 1, 0, 0.25), ("a", -1, 0, 0.75)]
+    text = "".join(",".join(map(str, row)) + "\n" for row in [("dataset", "label", "prediction", "score"), *rows])
+    (folder / "whole.csv-scores").write_text(text)
+    pq.write_table(pa.csv.read_csv(folder / "whole.csv-scores"), folder / "whole.parquet-scores")
+    arrays = dict(zip(("known/prediction", "known/score", "known/label"), known, strict=True))
+    with (folder / "whole.npz-scores").open("wb") as opened:
+        np.savez(opened, **arrays, **{"near/a/score": unknown[1]})
 
 
 def test_whatever_is_in_a_file_a_reader_takes_it_or_says_why_not(whole, record_property, tmp_path_factory):
@@ -58,7 +81,8 @@ def test_whatever_is_in_a_file_a_reader_takes_it_or_says_why_not(whole, record_p
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["written"] == [], "a reader wrote, removed or unpickled something"
     new = {file.name for file in whole.rglob("*")} - {file.name for file in before}
-    assert new == {f"tried{ending}" for ending in (".toml", ".json", ".plan", ".npz", ".safetensors")}
+    endings = [".toml", ".json", ".plan", ".npz", ".safetensors", *(f".{form}-scores" for form in FORMATS)]
+    assert new == {f"tried{ending}" for ending in endings}
     for name, (tried, refused) in found["tried"].items():
         assert tried >= INPUTS * 0.9, name
         assert refused < tried, f"some of the {name} were whole still"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 
@@ -46,7 +47,9 @@ def board(cells):
 
 def changed(cells, chosen, **update):
     return [
-        ScoredRecord(one.record.model_copy(update=update), one.file, {} if "status" in update else one.samples)
+        ScoredRecord(
+            one.record.model_copy(update=update), one.file, {} if "status" in update else one.samples, one.known
+        )
         if chosen(one.record)
         else one
         for one in cells
@@ -162,7 +165,9 @@ def test_a_missing_value_takes_its_means_along(cells):
         ]
 
     lacking = [
-        ScoredRecord(one.record.model_copy(update={"results": without_noise(one.record)}), one.file, one.samples)
+        ScoredRecord(
+            one.record.model_copy(update={"results": without_noise(one.record)}), one.file, one.samples, one.known
+        )
         if (one.record.protocol, one.record.detector.name) == ("unknown-unknowns", "entropy")
         else one
         for one in cells
@@ -223,8 +228,27 @@ def test_a_subset_of_the_official_data_is_called_one(cells):
         }
         return record.model_copy(update={"datasets": parts})
 
-    text = markdown(boards([ScoredRecord(fewer(one.record), one.file, one.samples) for one in cells]))
+    text = markdown(boards([ScoredRecord(fewer(one.record), one.file, one.samples, one.known) for one in cells]))
     assert "**Made on a subset of the data.** Found of the official samples: mnist (test): 10 of 20." in text
+
+
+def test_sets_of_lists_are_called_by_their_names_and_absent_ones_are_named(cells, board):
+    def fewer(record):
+        parts = {
+            name: part.model_copy(update={"available": 1000 + i, "official": 20_000, "adapter": "imagelist"})
+            for i, (name, part) in enumerate(record.datasets.items())
+            if name in ("noise", "patches")
+        }
+        absent = record.suite.model_copy(update={"missing": ["svhn", "noise"]})
+        return record.model_copy(update={"datasets": record.datasets | parts, "suite": absent})
+
+    made = boards([ScoredRecord(fewer(one.record), one.file, one.samples, one.known) for one in cells])
+    assert re.fullmatch(
+        r"Absent sets of the suite: svhn\. Found of the official samples: noise \(all\): 1,00\d of 20,000; "
+        r"patches \(all\): 1,00\d of 20,000\.",
+        made[0].subset,
+    ), "noise was tested on by another run"
+    assert made[0].digest != board.digest
 
 
 def test_markdown_is_read_back_as_the_figures(board):
@@ -401,7 +425,7 @@ def test_records_of_people_who_have_the_data_elsewhere_merge(cells):
             one.record.model_copy(update={"datasets": {
                 name: part.model_copy(update={"source": "their files"}) for name, part in one.record.datasets.items()
             }}),
-            one.file, one.samples,
+            one.file, one.samples, one.known,
         )
         if one.record.detector.name == "entropy" else one
         for one in cells
@@ -526,7 +550,9 @@ def test_tables_come_in_the_order_of_the_protocols_and_columns_in_that_of_the_su
 
 
 def test_two_records_of_one_cell_under_other_conditions_are_refused(cells):
-    twin = ScoredRecord(cells[0].record.model_copy(update={"cell_id": "0" * 16}), cells[0].file, cells[0].samples)
+    twin = ScoredRecord(
+        cells[0].record.model_copy(update={"cell_id": "0" * 16}), cells[0].file, cells[0].samples, cells[0].known
+    )
     with pytest.raises(UsageError, match=f"{cells[0].record.cell_id} and 0{{16}} are both of|0{{16}} and .* both of"):
         boards([*cells, twin])
 
@@ -543,4 +569,4 @@ def test_what_two_records_of_one_cell_differ_in_is_told(cells, changed, said):
     record = cells[0].record
     other = record.model_copy(update={"cell_id": "f" * 16, "classifier": record.classifier.model_copy(update=changed)})
     with pytest.raises(UsageError, match=said):
-        boards([*cells, ScoredRecord(other, cells[0].file, cells[0].samples)])
+        boards([*cells, ScoredRecord(other, cells[0].file, cells[0].samples, cells[0].known)])

@@ -25,7 +25,7 @@ FIXED_NAMES = {
     "imagefolder npz huggingface",
     "classifiers": "cnn",
     "protocols": "known unknown-unknowns known-unknowns leave-one-out",
-    "suites": "digits emnist",
+    "suites": "digits emnist openood-cifar10 openood-cifar100 openood-imagenet200 openood-imagenet",
     "evidence": "logits features feature_maps gradients confounding",
 }
 BUILT_IN = [(kind, name) for kind, names in FIXED_NAMES.items() for name in names.split()]
@@ -82,7 +82,11 @@ def test_listing_imports_no_plugin():
 
 @pytest.mark.parametrize(
     ("kind", "name", "close"),
-    [("detectors", "entropie", "entropy"), ("datasets", "emnist-digit", "emnist-digits"), ("suites", "imagenet", None)],
+    [
+        ("detectors", "entropie", "entropy"),
+        ("datasets", "emnist-digit", "emnist-digits"),
+        ("suites", "photographs", None),
+    ],
 )
 def test_unknown_name_is_told_with_the_closest_ones_or_where_to_look(kind, name, close):
     with pytest.raises(UsageError) as error:

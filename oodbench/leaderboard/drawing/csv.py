@@ -14,11 +14,17 @@ HEADER = (
 
 
 def csv(boards: Sequence[Board]) -> str:
-    """All tables of all boards as figures, with six digits; lists are joined by ``+``."""
+    """All tables of all boards as figures, with six digits; lists are joined by ``+``.
+
+    Boards of several classifiers have a column ``classifier`` at the end.
+    """
+    several = any(board.classifier for board in boards)
     text = io.StringIO()
     table = writer.writer(text, lineterminator="\n")
-    table.writerow(HEADER)
-    table.writerows([[_plain(cell) for cell in line] for line in _lines(boards)])
+    table.writerow([*HEADER, *(["classifier"] if several else [])])
+    for board in boards:
+        last = [board.classifier] if several else []
+        table.writerows([[_plain(cell) for cell in (*line, *last)] for line in _lines(board)])
     return text.getvalue()
 
 
@@ -27,7 +33,7 @@ def _plain(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def _lines(boards: Sequence[Board]) -> list[list[object]]:
+def _lines(board: Board) -> list[list[object]]:
     return [
         [
             board.suite, board.version, "+".join(map(str, board.seeds)), of_protocol.protocol, row.detector,
@@ -35,7 +41,6 @@ def _lines(boards: Sequence[Board]) -> list[list[object]]:
             column.metric, "+".join(column.datasets), figure.value, figure.low, figure.high, figure.spread, figure.tied,
             board.digest, board.generator,
         ]
-        for board in boards
         for of_protocol in board.tables
         for row in of_protocol.rows
         for column, figure in zip(of_protocol.columns, row.figures, strict=True)

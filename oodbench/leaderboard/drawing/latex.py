@@ -20,7 +20,7 @@ def latex(boards: Sequence[Board]) -> str:
 
 def _board(board: Board) -> str:
     stamp = (
-        f"{board.suite}, version {board.version}; {board.records} records, seeds {', '.join(map(str, board.seeds))}; "
+        f"{wording.title(board)}; {board.records} records, seeds {', '.join(map(str, board.seeds))}; "
         f"oodbench {board.generator}; SHA-256 of the records {board.digest}"
     )
     drawn = [_table(table, board) for table in board.tables if table.rows]
@@ -42,15 +42,17 @@ def _table(table: Table, board: Board) -> str:
     complete = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is not None]
     others = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is None]
     spread = ", ± standard deviation over seeds" if len(board.seeds) > 1 else ""
+    of_classifier = f"{board.classifier}, " if board.classifier else ""
     caption = (
-        f"{board.suite} {board.version}, {table.title}. {table.caption}; 95 % interval of the sampling error{spread}. "
-        "Bold: not separable from the best of the column; ≈: may stand first."
+        f"{board.suite} {board.version}, {of_classifier}{table.title}. {table.caption}; 95 % interval of the sampling "
+        f"error{spread}. Bold: not separable from the best of the column; ≈: may stand first."
     )
+    parts = board.suite, board.classifier, table.protocol
     return "\n".join([
         r"\begin{table*}",
         r"\centering\footnotesize",
         rf"\caption{{{_escaped(caption)}}}",
-        rf"\label{{tab:{_name(board.suite)}-{_name(table.protocol)}}}",
+        rf"\label{{tab:{'-'.join(_name(part) for part in parts if part)}}}",
         r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{rl{'l' if exposes else ''}{'c' * len(table.columns)}}}",
         r"\toprule",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from oodbench.comparison.claims import Claim
-from oodbench.leaderboard.board import Board, Layers, Row, Table
+from oodbench.leaderboard.board import Across, Board, Figure, Layers, Row, Table
 from oodbench.leaderboard.drawing import wording
 
 
@@ -17,7 +17,8 @@ def markdown(boards: Sequence[Board]) -> str:
 def _board(board: Board) -> str:
     seeds = ", ".join(str(seed) for seed in board.seeds)
     blocks = [
-        f"# Leaderboard: {_escaped(board.suite)}, version {board.version}",
+        *(_across(board.across, board) if board.across else []),
+        f"# Leaderboard: {_escaped(wording.title(board))}",
         f"{board.records} records, seed{'s' if len(board.seeds) > 1 else ''} {seeds}.",
         f"**Made on a subset of the data.** {_escaped(board.subset)}" if board.subset else "",
         _escaped(" ".join(board.remarks)),
@@ -30,6 +31,20 @@ def _board(board: Board) -> str:
         f"Made again by\n\n```sh\n{board.command}\n```" if board.command else "",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _across(across: Across, board: Board) -> list[str]:
+    blocks = [
+        f"# Across classifiers: {_escaped(board.suite)}, version {board.version}",
+        _escaped(wording.reading_across(across, bold="bold")),
+        _escaped(" ".join(across.notes)),
+    ]
+    for table in across.tables:
+        header = ["detector", *map(_escaped, across.classifiers)]
+        rows = [[_escaped(row.detector), *map(_figure, row.figures)] for row in table.rows]
+        findings = "\n".join(f"- {_escaped(sentence)}" for sentence in wording.findings(table))
+        blocks += [f"## {_escaped(table.title)}", _grid(header, rows) if rows else "", findings]
+    return blocks
 
 
 def _claims(claims: Sequence[Claim]) -> list[str]:
@@ -67,13 +82,14 @@ def _table(table: Table) -> list[str]:
 
 
 def _row(row: Row, table: Table, *, exposes: bool) -> list[str]:
-    figures = []
-    for figure in row.figures:
-        number = f"**{wording.value(figure)}**" if figure.tied else wording.value(figure)
-        errors = [text for text in (wording.interval(figure), wording.spread(figure)) if text]
-        figures.append(" ".join([number, *errors]) + (" \\*" if figure.exposed else ""))
     exposed = [_escaped(wording.exposure(row, table))] if exposes else []
-    return [wording.rank(row), _escaped(row.detector), *exposed, *figures, wording.cost(row)]
+    return [wording.rank(row), _escaped(row.detector), *exposed, *map(_figure, row.figures), wording.cost(row)]
+
+
+def _figure(figure: Figure) -> str:
+    number = f"**{wording.value(figure)}**" if figure.tied else wording.value(figure)
+    errors = [text for text in (wording.interval(figure), wording.spread(figure)) if text]
+    return " ".join([number, *errors]) + (" \\*" if figure.exposed else "")
 
 
 def _layers(layers: Layers) -> list[str]:
@@ -112,10 +128,11 @@ def _origin(board: Board) -> list[str]:
     ]
     sources = [[_code(stamp.sha256), stamp.source] for stamp in board.datasets]
     classifiers = [
-        [str(stamp.seed), _escaped(stamp.name), f"{stamp.accuracy:.4f}", _code(stamp.weights_sha256)]
+        [str(stamp.seed), _escaped(stamp.name or wording.MISSING), f"{stamp.accuracy:.4f}", _code(stamp.weights_sha256)]
         for stamp in board.classifiers
     ]
-    detectors = ", ".join(f"{stamp.name} ({stamp.distribution} {stamp.version})" for stamp in board.detectors)
+    detectors = ", ".join(f"{stamp.name} ({wording.origin(stamp)})" for stamp in board.detectors)
+    run_with = f"Run with {_escaped(', '.join(board.made_with))}. " if board.made_with else ""
     return [
         "## Data",
         _grid(
@@ -129,8 +146,7 @@ def _origin(board: Board) -> list[str]:
         _grid(["seed", "classifier", "accuracy on the known test split", "SHA-256 of weights"], classifiers),
         "## Versions",
         f"Detectors: {_escaped(detectors)}.",
-        f"Run with {_escaped(', '.join(board.made_with))}. Board made by oodbench {board.generator} from records with "
-        f"the SHA-256 {_code(board.digest)}.",
+        f"{run_with}Board made by oodbench {board.generator} from records with the SHA-256 {_code(board.digest)}.",
     ]
 
 
@@ -139,7 +155,7 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _code(digest: str) -> str:
-    return f"`{''.join(filter(str.isalnum, digest[:16]))}`"
+    return f"`{''.join(filter(str.isalnum, digest[:16]))}`" if digest else wording.MISSING
 
 
 def _escaped(text: str) -> str:

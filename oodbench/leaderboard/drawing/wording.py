@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from oodbench.leaderboard.board import Column, Figure, Row, Table
+from oodbench.leaderboard.board import Across, AcrossTable, Board, Column, DetectorStamp, Figure, Row, Table
 
 MISSING = "—"
 READING = (
@@ -18,6 +18,13 @@ SEVERAL_SEEDS = (
     "separate little, so that detectors may be tied whose sampling intervals are apart."
 )
 ONE_SEED = "A figure has the 95 % interval of its sampling error in brackets; one seed says nothing of other trainings."
+ACROSS = (
+    "The same test samples with each classifier, and detectors that saw known samples only. A figure is the mean over "
+    "the seeds ({seeds}), with the 95 % interval of the sampling error in brackets; {bold} figures cannot be separated "
+    "from the best of their classifier, over test samples and seeds. Kendall's τ-b is 1 where two classifiers rank all "
+    "detectors alike, 0 where they have nothing in common and −1 where one ranks them the other way round; its 95 % "
+    "interval is over test samples, of these classifiers."
+)
 
 
 def reading(seeds: Sequence[int], *, bold: str, star: str) -> str:
@@ -87,6 +94,42 @@ def spread(figure: Figure) -> str:
     return "" if figure.spread is None else f"± {figure.spread:.{figure.digits}f}"
 
 
+def origin(stamp: DetectorStamp) -> str:
+    """The distribution and version of a detector, or that its scores were imported."""
+    return f"{stamp.distribution} {stamp.version}" if stamp.distribution else "imported"
+
+
 def cost(row: Row) -> str:
     """Milliseconds for each image, two digits."""
     return MISSING if row.cost_ms is None else f"{row.cost_ms:.2g}"
+
+
+def title(board: Board) -> str:
+    """The suite and version of a board, and the classifier where there are several."""
+    return f"{board.suite}, version {board.version}{f', {board.classifier}' if board.classifier else ''}"
+
+
+def reading_across(across: Across, *, bold: str) -> str:
+    """How to read the tables over classifiers; ``bold`` is the word for the mark of ties."""
+    seeds = [f"{name}: {', '.join(map(str, own))}" for name, own in zip(across.classifiers, across.seeds, strict=True)]
+    return ACROSS.format(seeds="; ".join(seeds), bold=bold)
+
+
+def findings(table: AcrossTable) -> list[str]:
+    """What a table over classifiers that ranks says of the rankings, and who takes no part, as sentences."""
+    sentences = [
+        f"{one.first} and {one.second} rank the {len(table.rows)} detectors with Kendall's τ-b {_signed(one.value)} "
+        f"[{_signed(one.low)}, {_signed(one.high)}]."
+        for one in table.agreements
+    ]
+    if table.best:
+        sentences.append(f"In the best group of every classifier: {', '.join(table.best)}.")
+    elif table.ranks and table.rows:
+        sentences.append("No detector is in the best group of every classifier.")
+    if table.missing and table.ranks:
+        sentences.append(f"Not here, since some classifier has no figure of it: {', '.join(table.missing)}.")
+    return sentences
+
+
+def _signed(number: float) -> str:
+    return f"{number:.2f}".replace("-", "−")
