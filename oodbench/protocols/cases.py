@@ -71,7 +71,8 @@ def cases_of(protocols: Mapping[str, Protocol], patterns: Sequence[str], splits:
         if of_protocol:
             cases[name] = of_protocol
         else:
-            _leave_out_empty(name, patterns, splits)
+            needs_shifted = any(case.known == "with-covariate" for case in protocol(list(splits.unknown)))
+            _leave_out_empty(name, patterns, needs_shifted=needs_shifted)
     _require_some(cases, patterns)
     return cases
 
@@ -110,11 +111,11 @@ def _leave_out(name: str, patterns: Sequence[str], error: OodbenchError) -> None
     logger.warning("the protocol %s is left out: %s", name, error)
 
 
-def _leave_out_empty(name: str, patterns: Sequence[str], splits: SuiteSplits) -> None:
+def _leave_out_empty(name: str, patterns: Sequence[str], *, needs_shifted: bool) -> None:
     """Say that a protocol is left out for want of samples; of covariate sets only if the user named the protocol."""
-    if splits.exposed:
-        if name in patterns:
-            logger.warning("the protocol %s is left out: the suite has no set of the group covariate.", name)
+    if needs_shifted and name in patterns:
+        logger.warning("the protocol %s is left out: the suite has no set of the group covariate.", name)
+    if needs_shifted:
         return
     logger.warning(
         "the protocol %s is left out: it has nothing to expose, since the suite holds no unknown samples back "

@@ -74,7 +74,7 @@ def test_extreme_scores_change_nothing(scale):
 def test_every_interval_holds_its_metric_and_stays_between_0_and_1(pairs, threshold):
     """Ties, constant scores, one sample in a class, two samples: all of them."""
     scores, wrong = arrays(pairs)
-    known = ("known", Samples(scores, wrong))
+    known = [("known", "-", Samples(scores, wrong))]
     unknown = [("other", "near", Samples(scores[wrong] + 1, wrong[wrong]))]
     for result in results(known, [], threshold, {}, log_odds=True) + results(known, unknown, threshold, {}):
         for name, metric in result.metrics.items():
@@ -84,13 +84,13 @@ def test_every_interval_holds_its_metric_and_stays_between_0_and_1(pairs, thresh
 def test_a_class_of_one_sample_or_none_that_overlaps_is_no_certainty():
     """DeLong's variance is zero there, and an interval without width would be a lie."""
     perfect = results(
-        ("known", Samples(np.arange(20.0), np.arange(20) >= 15)), [], 14.5, {}
+        [("known", "-", Samples(np.arange(20.0), np.arange(20) >= 15))], [], 14.5, {}
     )[0].metrics  # fmt: skip
     assert perfect["failure_auroc"].value == 1.0
     assert perfect["failure_auroc"].ci_low == pytest.approx(5 / (5 + 1.959964**2), abs=1e-6)
     assert perfect["failure_fpr95_unknown_positive"].ci_high > 0.15
     assert perfect["failure_meta_accuracy"].ci_low < 0.9
-    single = results(("known", Samples(np.arange(20.0), np.arange(20) == 17)), [], 14.5, {})[0].metrics
+    single = results([("known", "-", Samples(np.arange(20.0), np.arange(20) == 17))], [], 14.5, {})[0].metrics
     assert single["failure_auroc"].ci_low < 0.3
 
 
@@ -332,7 +332,7 @@ def test_intervals_on_known_data_cover_the_truth_though_the_number_of_errors_is_
 
     def simulate(seed):
         scores, wrong = draw(seed, 550)
-        found = results(("known", Samples(scores, wrong)), [], None, {})[0].metrics[metric]
+        found = results([("known", "-", Samples(scores, wrong))], [], None, {})[0].metrics[metric]
         return found.ci_low, found.ci_high
 
     # With some 44 errors, percentiles of these two skewed metrics cover somewhat less.

@@ -96,7 +96,7 @@ def test_a_suite_without_validation_sets_skips_it_and_says_so(tiny_suite, tmp_pa
 # What it may see
 
 
-@oodbench.detector("either-way", needs="logits", search_space={"sign": [1, -1]})
+@oodbench.detector("xx-either-way", needs="logits", search_space={"sign": [1, -1]})
 class EitherWay:
     """Minus the largest logit, or the largest logit; keeps what it was asked to score."""
 
@@ -132,10 +132,10 @@ def misled():
 def test_no_test_sample_is_looked_at_before_the_choice(misled):
     """A choice by test samples would be the other one, and be seen in what is scored first."""
     EitherWay.target.seen.clear()
-    (selected,) = select(["tuned:detector=either-way"])
+    (selected,) = select(["tuned:detector=xx-either-way"])
     sheet = DetectorScorer(misled).sheet(selected, ())
     assert not isinstance(sheet, Failure), sheet
-    assert sheet.fitted.learnt["chosen"] == "either-way:sign=-1"
+    assert sheet.fitted.learnt["chosen"] == "xx-either-way:sign=-1"
     scores = np.concatenate([sheet.of(misled.test).scores, sheet.of(misled.unknown[UNKNOWN]).scores])
     is_unknown = np.arange(len(scores)) >= len(misled.test.labels)
     assert roc_auc_score(is_unknown, scores) < 0.5
@@ -163,7 +163,7 @@ def test_an_image_for_choosing_that_is_tested_on_ends_the_run_or_is_taken_from_t
 
 
 @oodbench.detector(
-    "counts-fits", needs="logits", search_space={"shift": [0, 1], "power": [1, 2, 3]}, only_in_scoring=["power"]
+    "xx-counts-fits", needs="logits", search_space={"shift": [0, 1], "power": [1, 2, 3]}, only_in_scoring=["power"]
 )
 class CountsFits:
     fits: ClassVar[list[int]] = []
@@ -181,7 +181,7 @@ class CountsFits:
 
 def test_candidates_that_differ_in_scoring_alone_share_a_fit(misled):
     CountsFits.target.fits.clear()
-    (selected,) = select(["tuned:detector=counts-fits"])
+    (selected,) = select(["tuned:detector=xx-counts-fits"])
     sheet = DetectorScorer(misled).sheet(selected, ())
     assert not isinstance(sheet, Failure), sheet
     assert len(sheet.fitted.learnt["candidates"]) == 6
@@ -212,16 +212,16 @@ def test_it_chooses_what_an_exhaustive_search_by_hand_chooses(misled, spec):
 
 
 def test_the_advantage_over_the_second_best_has_its_interval(misled):
-    (selected,) = select(["tuned:detector=either-way"])
+    (selected,) = select(["tuned:detector=xx-either-way"])
     learnt = DetectorScorer(misled)._chosen(selected, ())[1]
     preferred = learnt["preferred_to"]
     figures = learnt["candidates"]
-    assert preferred["candidate"] == "either-way:sign=1"
+    assert preferred["candidate"] == "xx-either-way:sign=1"
     by = preferred["by"]
-    assert by["auroc"] == pytest.approx(figures["either-way:sign=-1"] - figures["either-way:sign=1"])
+    assert by["auroc"] == pytest.approx(figures["xx-either-way:sign=-1"] - figures["xx-either-way:sign=1"])
     # One score is the other with its sign turned: the difference is twice an AUROC, and so is its error (DeLong).
     half = (by["ci_high"] - by["ci_low"]) / 2
-    n, m, area = 240, 100, figures["either-way:sign=-1"]
+    n, m, area = 240, 100, figures["xx-either-way:sign=-1"]
     assert half < 1.96 * 2 * np.sqrt(area * (1 - area) / min(n, m)) + 1e-9
     assert half > 0
     json.dumps(learnt)
