@@ -103,16 +103,16 @@ def by_batch(logits):
     return (scores - scores.mean()) / (scores.std() + 1e-9)
 
 
-@oodbench.evidence_part("centred_logits", needs="forward")
-def centred_logits(run):
+@oodbench.evidence_part("xx_centred_logits", needs="forward")
+def xx_centred_logits(run):
     """They follow from the other samples of the batch."""
     return run.logits - run.logits.mean(dim=0)
 
 
-@oodbench.detector("centred", needs="centred_logits")
-def centred(centred_logits):
+@oodbench.detector("centred", needs="xx_centred_logits")
+def centred(xx_centred_logits):
     """Its scores are those of the part."""
-    return -centred_logits.amax(dim=1)
+    return -xx_centred_logits.amax(dim=1)
 
 
 @oodbench.detector("one-buffer", needs="logits")
