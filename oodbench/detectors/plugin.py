@@ -129,6 +129,11 @@ class DetectorPlugin:
         chosen = {CHOICE: given[CHOICE]} if CHOICE in given else {}
         return resolve_parameters(self.name, self.target, own) | chosen
 
+    @property
+    def tunes_another(self) -> bool:
+        """Whether it is ``tuned``, which chooses the parameters of another detector."""
+        return bool(getattr(self.target, "tunes_another", False))
+
     def lacks(self, given: Mapping[str, object]) -> str | None:
         """A parameter that has no default and is not given; None if there is none."""
         offered = defaults(self.target)

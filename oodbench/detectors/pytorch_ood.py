@@ -215,10 +215,11 @@ class _OfAllProbabilities(Adapted):
         if self._cut:
             return super().score(evidence)
         gamma, m = self._parameters["gamma"], self._parameters["M"]
-        probabilities = evidence.logits.double().softmax(dim=1).sort(dim=1, descending=True).values[:, :m]
+        ascending = evidence.logits.double().softmax(dim=1).sort(dim=1).values
+        probabilities = ascending.flip(1)[:, :m]
         others = 1 - probabilities
         # The difference to 1 of a probability near it is what the others sum to.
-        others[:, 0] = evidence.logits.double().softmax(dim=1).sort(dim=1).values[:, :-1].sum(dim=1)
+        others[:, 0] = ascending[:, :-1].sum(dim=1)
         return (probabilities.pow(gamma) * others.pow(gamma)).sum(dim=1)
 
 
@@ -357,6 +358,7 @@ def _adapt(
     """
     class_ = getattr(theirs, of)
     seed = {"seed": (int, 0)} if randomness.seeded else {}
+    signature = _signature(class_, arguments, {**(parameters or {}), **seed})
     attributes = {
         "theirs": class_,
         "interface": interface,
@@ -366,7 +368,7 @@ def _adapt(
         "__doc__": _description(class_),
         "__module__": __name__,
         "__qualname__": name.replace("-", "_"),
-        "__signature__": (signature := _signature(class_, arguments, {**(parameters or {}), **seed})),
+        "__signature__": signature,
     }
     scoring = ONLY_IN_SCORING.get(of, ())
     attributes |= {parameter: _of_theirs(parameter) for parameter in scoring}

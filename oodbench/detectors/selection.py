@@ -156,7 +156,7 @@ def select(
                         )
                         continue
                     # What is so by default is not a choice, unless it is said of the wrong detector.
-                    default = None if getattr(plugin.target, "tunes_another", False) else plugin.fitted_on
+                    default = None if plugin.tunes_another else plugin.fitted_on
                     given = {key: value for key, value in parameters.items() if (key, value) != (CHOICE, default)}
                     loaded = SelectedDetector(
                         name, plugin.configured(given), given, provider, is_of_process=entry.origin == "process"
@@ -190,7 +190,7 @@ def with_inputs(candidate: SelectedDetector) -> SelectedDetector:
     parameters = candidate.parameters(seed=0)
     with blaming(f"the detector {candidate.label} cannot be made: it"):
         candidate.plugin.build(parameters)
-    if getattr(candidate.plugin.target, "tunes_another", False):
+    if candidate.plugin.tunes_another:
         return _with_candidates(candidate, parameters)
     if "scores" not in candidate.plugin.needs:
         return candidate

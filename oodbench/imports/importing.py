@@ -10,10 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from oodbench.errors import UsageError, listed, printable
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evaluation.results import Memo, Samples, results
@@ -36,7 +32,8 @@ from oodbench.records.record import (
     RecordedSuite,
     imported_cell_id,
 )
-from oodbench.records.store import Store, score_file
+from oodbench.records.scored import samples
+from oodbench.records.store import SetScores, Store, score_file
 from oodbench.registry.parameters import split_spec
 from oodbench.suites.schema import MAX_SEED
 
@@ -296,7 +293,8 @@ def _refuse_other_samples(there: Sequence[Record], pending: Sequence[_Pending]) 
 def _kept(pending: _Pending, store: Store, memo: Memo) -> Record:
     """Compute the results of a record, and keep it with its scores."""
     scores = pending.scores
-    kept = score_file(_table([scores.known, *scores.unknown]))
+    sets = (scores.known, *scores.unknown)
+    kept = score_file([SetScores(one.name, one.indices, one.labels, one.predictions, one.scores) for one in sets])
     store.keep_scores(kept)
     unknown = scores.unknown if pending.fields["protocol"] == UNKNOWN else ()
     threshold = None if scores.meta is None else best_threshold(scores.meta.scores, _samples(scores.meta).wrong)
@@ -323,17 +321,4 @@ def _kept(pending: _Pending, store: Store, memo: Memo) -> Record:
 
 
 def _samples(one: ScoredSet) -> Samples:
-    wrong: NDArray[np.bool_] = (one.predictions != one.labels) | (one.labels < 0)
-    return Samples(one.scores, wrong)
-
-
-def _table(sets: Sequence[ScoredSet]) -> pa.Table:
-    """The scores of all sets, as a run keeps them."""
-    codes = pa.array(np.repeat(np.arange(len(sets), dtype=np.int32), [len(one.scores) for one in sets]))
-    return pa.table({
-        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array([one.name for one in sets])),
-        "index": np.concatenate([one.indices for one in sets]),
-        "label": np.concatenate([one.labels for one in sets]),
-        "prediction": np.concatenate([one.predictions for one in sets]),
-        "score": np.concatenate([one.scores for one in sets]),
-    })  # fmt: skip
+    return samples(one.labels, one.predictions, one.scores)

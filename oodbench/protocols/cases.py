@@ -62,23 +62,24 @@ def cases_of(protocols: Mapping[str, Protocol], patterns: Sequence[str], splits:
     cases: dict[str, list[Case]] = {}
     for name, protocol in protocols.items():
         try:
-            of_protocol = list(_cases(name, protocol, splits))
+            asked = list(_cases(name, protocol, splits))
         except LeakError:
             raise
         except UsageError as error:
             _leave_out(name, patterns, error)
             continue
+        of_protocol = [case for case in asked if _has_samples(case, splits)]
         if of_protocol:
             cases[name] = of_protocol
         else:
-            needs_shifted = any(case.known == "with-covariate" for case in protocol(list(splits.unknown)))
+            needs_shifted = any(case.known == "with-covariate" for case in asked)
             _leave_out_empty(name, patterns, needs_shifted=needs_shifted)
     _require_some(cases, patterns)
     return cases
 
 
 def _cases(name: str, protocol: Protocol, splits: SuiteSplits) -> Iterator[Case]:
-    """The cases of a protocol, without those that need exposed samples or covariate sets, if the suite has none."""
+    """The cases of a protocol; those that the suite has samples for are checked by the leak guard."""
     with blaming(f"the protocol {name}"):
         returned = list(protocol(list(splits.unknown)))
     if not returned:
@@ -94,10 +95,15 @@ def _cases(name: str, protocol: Protocol, splits: SuiteSplits) -> Iterator[Case]
                 f"the protocol {name} asks twice for the same, exposed to {', '.join(case.exposed) or 'nothing'} and "
                 f"tested on {', '.join(case.tested) or 'the known set'}; expected each once."
             )
-        has_known = case.known == "test" or splits.covariate
-        if has_known and all(dataset in splits.exposed for dataset in case.exposed):
+        if _has_samples(case, splits):
             refuse_leaks(splits, case)
-            yield case
+        yield case
+
+
+def _has_samples(case: Case, splits: SuiteSplits) -> bool:
+    """Whether the suite has the exposed samples and the covariate sets that a case needs."""
+    has_known = case.known == "test" or bool(splits.covariate)
+    return has_known and all(dataset in splits.exposed for dataset in case.exposed)
 
 
 def _leave_out(name: str, patterns: Sequence[str], error: OodbenchError) -> None:

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oodbench.errors import printable
 from oodbench.evaluation.results import Samples
 from oodbench.records.files import InvalidRecordError, ScoreSets, read_scores, scores_path
@@ -76,8 +79,8 @@ def scored_record(record: Record, file: Path, files: dict[Path, ScoreSets]) -> S
     path = file.parents[1] / record.scores.path
     if path not in files:
         files[path] = read_scores(scores_path(record.scores.path, file.parents[1]))
-    samples = _samples(record, files[path])
-    return ScoredRecord(record, file, samples, tuple(name for name in samples if files[path].is_labelled(name)))
+    tested = _samples(record, files[path])
+    return ScoredRecord(record, file, tested, tuple(name for name in tested if files[path].is_labelled(name)))
 
 
 def _samples(record: Record, file: ScoreSets) -> dict[str, Samples]:
@@ -95,19 +98,26 @@ def _samples(record: Record, file: ScoreSets) -> dict[str, Samples]:
             raise InvalidRecordError(
                 f"its result on {result.dataset} is of {result.role} samples, and their labels are not"
             )
-    samples = {}
+    found = {}
     tested = [name for name in record.datasets if name in file.sets]
     for name in dict.fromkeys([*known, *tested, *(result.dataset for result in record.results)]):
         if name not in tested:
             raise InvalidRecordError(f"its scores or its data sets lack {name}, which it has results of")
-        labels, predictions, scores = file.sets[name]
-        if record.datasets[name].n != len(scores):
-            raise InvalidRecordError(f"of {name} it has {len(scores)} scores; expected {record.datasets[name].n}")
-        # Of imported scores, predictions on unknown samples may be missing, which is −1.
-        samples[name] = Samples(scores, (predictions != labels) | (labels < 0))
-    if not abs(1 - samples[known[0]].wrong.mean() - record.classifier.accuracy) <= TOLERANCE:
+        of_set = samples(*file.sets[name])
+        if record.datasets[name].n != len(of_set.scores):
+            raise InvalidRecordError(
+                f"of {name} it has {len(of_set.scores)} scores; expected {record.datasets[name].n}"
+            )
+        found[name] = of_set
+    if not abs(1 - found[known[0]].wrong.mean() - record.classifier.accuracy) <= TOLERANCE:
         raise InvalidRecordError(
             f"the classifier's accuracy is {record.classifier.accuracy}, and its predictions give "
-            f"{1 - samples[known[0]].wrong.mean():.6f}"
+            f"{1 - found[known[0]].wrong.mean():.6f}"
         )
-    return samples
+    return found
+
+
+def samples(labels: NDArray[np.int64], predictions: NDArray[np.int64], scores: NDArray[np.floating]) -> Samples:
+    """The samples of a test set, all (n,); unknown ones, of label −1, are always wrong."""
+    # Of imported scores, predictions on unknown samples may be missing, which is −1, too.
+    return Samples(scores, (predictions != labels) | (labels < 0))

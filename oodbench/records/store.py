@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from oodbench.errors import UsageError
 from oodbench.files.atomic import check_folder, remove_orphans, write_atomically
@@ -164,11 +166,29 @@ class Store:
         return hashlib.sha256(content).hexdigest() == scores.sha256
 
 
-def score_file(table: pa.Table) -> ScoreFile:
-    """Encode a table with the columns ``dataset``, ``index``, ``label``, ``prediction``, ``score`` as a file of scores.
+class SetScores(NamedTuple):
+    """The scores of n samples of a test set, with their positions, labels and predictions, (n,) each."""
+
+    name: str
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    scores: NDArray[np.floating]
+
+
+def score_file(sets: Sequence[SetScores]) -> ScoreFile:
+    """Encode the scores of some test sets as a file.
 
     The file is named by its content, so that records with equal scores share it.
     """
+    codes = pa.array(np.repeat(np.arange(len(sets), dtype=np.int32), [len(one.scores) for one in sets]))
+    table = pa.table({
+        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array([one.name for one in sets])),
+        "index": np.concatenate([one.indices for one in sets]),
+        "label": np.concatenate([one.labels for one in sets]),
+        "prediction": np.concatenate([one.predictions for one in sets]),
+        "score": np.concatenate([one.scores for one in sets]),
+    })  # fmt: skip
     buffer = io.BytesIO()
     pq.write_table(
         table,

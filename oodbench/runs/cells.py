@@ -6,8 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector
@@ -28,7 +26,7 @@ from oodbench.records.record import (
     Timing,
     cell_id,
 )
-from oodbench.records.store import Keeper, score_file
+from oodbench.records.store import Keeper, SetScores, score_file
 from oodbench.registry.isolation import Failure, attempt
 from oodbench.registry.plain_values import plain
 from oodbench.runs.score_sheet import DetectorScorer, Key, ScoreSheet, SplitScores, key_of
@@ -186,10 +184,14 @@ def _describe_failure(failure: Failure) -> dict[str, Any]:
 
 def _keep_scores(trial: Trial, sheet: ScoreSheet, keeper: Keeper) -> RecordedScores | None:
     """Keep the scores of all test sets of the run, so that all cases of a detector share one file."""
-    sets = [(split, scored.scores) for split in trial.tested() if isinstance(scored := sheet.of(split), SplitScores)]
+    sets = [
+        SetScores(split.dataset, split.indices, split.labels, trial.predictions(split).numpy(), scored.scores)
+        for split in trial.tested()
+        if isinstance(scored := sheet.of(split), SplitScores)
+    ]
     if not sets:
         return None
-    file = score_file(_tabulate_scores(trial, sets))
+    file = score_file(sets)
     keeper.keep_scores(file)
     return file.recorded
 
@@ -208,18 +210,6 @@ def _pick_scores(trial: Trial, case: Case, sheet: ScoreSheet) -> dict[Key, Split
 def _list_test_sets(trial: Trial, case: Case) -> list[Split]:
     shifted = trial.covariate.values() if case.known == "with-covariate" else ()
     return [trial.test, *shifted, *(trial.unknown[name] for name in case.tested)]
-
-
-def _tabulate_scores(trial: Trial, sets: Sequence[tuple[Split, NDArray[np.floating]]]) -> pa.Table:
-    """The scores of all test sets that could be scored."""
-    codes = pa.array(np.repeat(np.arange(len(sets), dtype=np.int32), [len(scores) for _, scores in sets]))
-    return pa.table({
-        "dataset": pa.DictionaryArray.from_arrays(codes, pa.array([split.dataset for split, _ in sets])),
-        "index": np.concatenate([split.indices for split, _ in sets]),
-        "label": np.concatenate([split.labels for split, _ in sets]),
-        "prediction": np.concatenate([trial.predictions(split).numpy() for split, _ in sets]),
-        "score": np.concatenate([scores for _, scores in sets]),
-    })  # fmt: skip
 
 
 def _make_pending_record(

@@ -33,6 +33,10 @@ Key = tuple[str, str]
 """Data set and use of a split."""
 
 
+Fits = dict[str, FittedDetector]
+"""Fits that the candidates of one detector share, by the parameters that ``fit`` uses."""
+
+
 def key_of(split: Split) -> Key:
     """The key of a split, unique within a trial."""
     return split.dataset, split.use
@@ -115,7 +119,6 @@ class DetectorScorer:
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self._sheets: dict[tuple[str, tuple[str, ...]], ScoreSheet | Failure] = {}
-        self._fits: dict[tuple[str, tuple[str, ...]], FittedDetector] = {}
 
     def sheet(self, detector: SelectedDetector, exposed: tuple[str, ...]) -> ScoreSheet | Failure:
         """Fit a detector and score the known meta split, all exposed samples and all test sets.
@@ -157,7 +160,7 @@ class DetectorScorer:
         return replace(sheet, fitted=fitted)
 
     def _chosen(self, detector: SelectedDetector, exposed: tuple[str, ...]) -> tuple[SelectedDetector, dict[str, Any]]:
-        """Fit all candidates, score the validation sets, and choose; the fits are forgotten then.
+        """Fit all candidates, score the validation sets, and choose.
 
         Raises:
             CellSkippedError: There are no validation sets, or no candidate can be fitted.
@@ -166,9 +169,9 @@ class DetectorScorer:
         meta, *validation = self.trial.choosing()
         tried: list[Candidate] = []
         failures: dict[str, Failure] = {}
-        self._fits.clear()
+        fits: Fits = {}
         for candidate in detector.candidates:
-            sheet = self._fitted_and_scored(candidate, exposed, Meter(), [meta, *validation], shares_fit=True)
+            sheet = self._fitted_and_scored(candidate, exposed, Meter(), [meta, *validation], fits)
             of_splits = [sheet] if isinstance(sheet, Failure) else [sheet.of(split) for split in (meta, *validation)]
             failed_ones = [of_split for of_split in of_splits if isinstance(of_split, Failure)]
             if failed_ones:
@@ -177,7 +180,6 @@ class DetectorScorer:
             known, *unknown = [of_split.scores for of_split in of_splits if isinstance(of_split, SplitScores)]
             names = [split.dataset for split in validation]
             tried.append(Candidate(candidate, known, dict(zip(names, unknown, strict=True))))
-        self._fits.clear()
         return choose(tried, failures, detector.parameters(self.trial.seed)["objective"])
 
     def evidence(
@@ -220,8 +222,7 @@ class DetectorScorer:
         exposed: tuple[str, ...],
         meter: Meter,
         splits: Sequence[Split],
-        *,
-        shares_fit: bool = False,
+        fits: Fits | None = None,
     ) -> ScoreSheet | Failure:
         with meter.during("evidence"):
             detector_evidence = attempt("evidence", lambda: self.evidence(detector, exposed, splits))
@@ -229,15 +230,15 @@ class DetectorScorer:
             return detector_evidence
         network = detector_evidence.network_parts.network if detector_evidence.network_parts else None
         before = state_of(network) if network else {}
-        learn = self._shared_fit if shares_fit and detector.plugin.only_in_scoring else self._fit
-        sheet = self._isolated(detector, detector_evidence, meter, partial(learn, detector, exposed, detector_evidence))
+        learn = partial(self._fit, detector, detector_evidence)
+        if fits is not None and detector.plugin.only_in_scoring:
+            learn = partial(self._shared_fit, detector, detector_evidence, fits)
+        sheet = self._isolated(detector, detector_evidence, meter, learn)
         if isinstance(sheet, Failure) or network is None:
             return sheet
         return attempt("score", partial(refuse_changed_network, before, network)) or sheet
 
-    def _fit(
-        self, detector: SelectedDetector, exposed: tuple[str, ...], detector_evidence: DetectorEvidence
-    ) -> FittedDetector:
+    def _fit(self, detector: SelectedDetector, detector_evidence: DetectorEvidence) -> FittedDetector:
         return fit(
             detector.plugin,
             detector.parameters(self.trial.seed),
@@ -247,15 +248,15 @@ class DetectorScorer:
         )
 
     def _shared_fit(
-        self, detector: SelectedDetector, exposed: tuple[str, ...], detector_evidence: DetectorEvidence
+        self, detector: SelectedDetector, detector_evidence: DetectorEvidence, fits: Fits
     ) -> FittedDetector:
         """A fit that candidates share whose parameters differ in what only scoring uses."""
         parameters, scoring = detector.parameters(self.trial.seed), detector.plugin.only_in_scoring
         others = {name: value for name, value in parameters.items() if name not in scoring}
-        key = repr((detector.name, others)), exposed
-        if key not in self._fits:
-            self._fits[key] = self._fit(detector, exposed, detector_evidence)
-        shared = self._fits[key]
+        key = repr(others)
+        if key not in fits:
+            fits[key] = self._fit(detector, detector_evidence)
+        shared = fits[key]
         own = copy(shared.detector)
         for name in scoring:
             setattr(own, name, parameters[name])

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oodbench.comparison.estimates import Estimate, difference, mean_of
 from oodbench.detectors.selection import SelectedDetector
 from oodbench.errors import CellSkippedError, OodbenchError
-from oodbench.evaluation.influence import Influenced, auroc_influence
-from oodbench.evaluation.interval import Z
+from oodbench.evaluation.influence import auroc_influence
 from oodbench.evaluation.metrics import SMALLER_IS_BETTER, metrics
 from oodbench.registry.isolation import Failure
 
@@ -73,26 +73,22 @@ def choose(
 
 
 def _advantage(best: Candidate, second: Candidate) -> dict[str, float]:
-    """Difference of the mean AUROCs with its 95 % interval (DeLong), which knows nothing of the choice before.
-
-    Both are scores of the same samples, and the known ones are in each of the sets.
-    """
-    differences = [_difference(best, second, name) for name in best.unknown]
-    n = len(best.known)
-    of_known = np.mean([influence[:n] for _, influence in differences], axis=0)
-    variance = float(np.square(of_known).sum())
-    variance += sum(float(np.square(influence[n:]).sum()) for _, influence in differences) / len(differences) ** 2
-    value, half = float(np.mean([value for value, _ in differences])), Z * variance**0.5
-    return {"auroc": value, "ci_low": value - half, "ci_high": value + half}
+    """Difference of the mean AUROCs with its 95 % interval over samples, which knows nothing of the choice before."""
+    found = difference(_estimate(best), _estimate(second))
+    return {"auroc": found.value, "ci_low": found.low, "ci_high": found.high}
 
 
-def _difference(best: Candidate, second: Candidate, name: str) -> tuple[float, NDArray[np.float64]]:
-    one, other = (_influenced(candidate, name) for candidate in (best, second))
-    return one.value - other.value, one.influence - other.influence
-
-
-def _influenced(candidate: Candidate, name: str) -> Influenced:
-    return auroc_influence(*_joined(candidate.known, candidate.unknown[name]))
+def _estimate(candidate: Candidate) -> Estimate:
+    """Mean AUROC over the validation sets; the known samples are in each of them."""
+    n = len(candidate.known)
+    ends = np.cumsum([n, *(len(scores) for scores in candidate.unknown.values())])
+    estimates = []
+    for scores, start, end in zip(candidate.unknown.values(), ends, ends[1:], strict=False):
+        of_set = auroc_influence(*_joined(candidate.known, scores))
+        influence = np.zeros(ends[-1])
+        influence[:n], influence[start:end] = of_set.influence[:n], of_set.influence[n:]
+        estimates.append(Estimate((of_set.value,), influence, of_set.unseen, min(n, len(scores))))
+    return mean_of(estimates)
 
 
 def _joined(
