@@ -19,7 +19,7 @@ from oodbench.evidence.collector import EvidenceCollector
 from oodbench.machine.progress import silent
 from oodbench.records.record import ClassifierIdentity
 from oodbench.runs.spec import RunSpec
-from oodbench.runs.trial import SuiteIdentity, Trial
+from oodbench.runs.trial import SuiteIdentity, TrainedClassifier, Trial
 from oodbench.suites.schema import Input, Training
 
 SIZE = 12
@@ -67,20 +67,27 @@ def _drawn(images: NDArray[np.float64], generator: np.random.Generator) -> NDArr
 
 @cache
 def problem() -> Trial:
-    """The trial, made once in a process; training takes about a second."""
+    """The trial, made once in a process; training takes about a second, that of an ensemble's others once more each."""
     train_split = _known("train", 480, 1)
     images = train_split.images
     inputs, labels = to_input(torch.from_numpy(images)), torch.from_numpy(train_split.labels)
-    network = train(partial(cnn, 1, SIZE, CLASSES), inputs.__getitem__, labels, TRAINING, SEED, silent)
-    classifier = Classifier(
-        "cnn", network, content_sha256(network.state_dict()), Preprocessing(Input(channels=1, size=SIZE))
-    )
+
+    @cache
+    def trained(seed: int) -> TrainedClassifier:
+        network = train(partial(cnn, 1, SIZE, CLASSES), inputs.__getitem__, labels, TRAINING, seed, silent)
+        classifier = Classifier(
+            "cnn", network, content_sha256(network.state_dict()), Preprocessing(Input(channels=1, size=SIZE))
+        )
+        identity = ClassifierIdentity(weights_sha256=classifier.weights_sha256)
+        return TrainedClassifier(identity, EvidenceCollector(classifier, NoCache(), images[0], silent))
+
     return Trial(
         suite=SuiteIdentity("conformance", 1, {KNOWN: "-", UNKNOWN: "-"}, {}),
         seed=SEED,
         spec=RunSpec(),
-        classifier=ClassifierIdentity(weights_sha256=classifier.weights_sha256),
-        collector=EvidenceCollector(classifier, NoCache(), images[0], silent),
+        classifier=trained(SEED).identity,
+        collector=trained(SEED).collector,
+        members=lambda: {seed: trained(seed) for seed in (SEED, SEED + 1, SEED + 2)},
         train=train_split,
         meta=_known("meta", 240, 2),
         test=_known("test", 200, 3),

@@ -130,9 +130,9 @@ class DetectorPlugin:
         return resolve_parameters(self.name, self.target, own) | chosen
 
     @property
-    def tunes_another(self) -> bool:
-        """Whether it is ``tuned``, which chooses the parameters of another detector."""
-        return bool(getattr(self.target, "tunes_another", False))
+    def through(self) -> Literal["tuning", "members"] | None:
+        """How it works through another detector: by choosing its parameters, or by an ensemble's members; else None."""
+        return cast(Literal["tuning", "members"] | None, getattr(self.target, "through", None))
 
     def lacks(self, given: Mapping[str, object]) -> str | None:
         """A parameter that has no default and is not given; None if there is none."""

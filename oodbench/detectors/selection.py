@@ -42,6 +42,7 @@ class SelectedDetector:
         inputs: For a meta classifier, the detectors whose scores are its inputs, or why an input cannot be loaded.
         is_of_process: Whether it was declared in this process, so that no file stands for its code.
         candidates: For ``tuned``, the detector with each choice of parameters that is tried.
+        inner: For ``ensemble``, the detector that scores the mean of the networks.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SelectedDetector:
     inputs: "tuple[SelectedDetector, ...] | MissingPrerequisiteError" = ()
     is_of_process: bool = False
     candidates: "tuple[SelectedDetector, ...]" = ()
+    inner: "SelectedDetector | None" = None
 
     def with_inputs(self) -> "Iterator[SelectedDetector]":
         """This detector, and all those whose scores it works on or that it chooses from."""
@@ -156,7 +158,7 @@ def select(
                         )
                         continue
                     # What is so by default is not a choice, unless it is said of the wrong detector.
-                    default = None if plugin.tunes_another else plugin.fitted_on
+                    default = None if plugin.through else plugin.fitted_on
                     given = {key: value for key, value in parameters.items() if (key, value) != (CHOICE, default)}
                     loaded = SelectedDetector(
                         name, plugin.configured(given), given, provider, is_of_process=entry.origin == "process"
@@ -190,8 +192,15 @@ def with_inputs(candidate: SelectedDetector) -> SelectedDetector:
     parameters = candidate.parameters(seed=0)
     with blaming(f"the detector {candidate.label} cannot be made: it"):
         candidate.plugin.build(parameters)
-    if candidate.plugin.tunes_another:
-        return _with_candidates(candidate, parameters)
+    if candidate.plugin.through:
+        if CHOICE in candidate.given:
+            inner, choice = parameters["detector"], candidate.given[CHOICE]
+            raise UsageError(f"{CHOICE} belongs to the other detector: detector={inner};{CHOICE}={choice}.")
+        detector = load_one(candidate.name, parameters["detector"])
+        if candidate.plugin.through == "tuning":
+            return _with_candidates(candidate, detector, parameters)
+        plugin = replace(candidate.plugin, fitted_on=detector.plugin.fitted_on)
+        return replace(candidate, plugin=plugin, inner=detector)
     if "scores" not in candidate.plugin.needs:
         return candidate
     try:
@@ -200,26 +209,37 @@ def with_inputs(candidate: SelectedDetector) -> SelectedDetector:
         return replace(candidate, inputs=error)
 
 
-def _with_candidates(tuned: SelectedDetector, parameters: Mapping[str, Any]) -> SelectedDetector:
-    """``tuned`` with the detectors that it chooses from.
+def load_one(name: str, spec: str) -> SelectedDetector:
+    """Load the detector that another one works through.
+
+    Args:
+        name: Name of the other one.
+        spec: The detector; its parameters are separated by ``;``, since ``,`` separates those of the other one.
 
     Raises:
-        UsageError: It names no detector that can be tuned.
+        UsageError: The spec names no single detector, or one that works on other detectors itself.
         MissingPrerequisiteError: The detector cannot be loaded.
     """
-    spec = parameters["detector"]
-    if CHOICE in tuned.given:
-        raise UsageError(
-            f"{CHOICE} belongs to the detector that is tuned: detector={spec};{CHOICE}={tuned.given[CHOICE]}."
-        )
     chosen = select([spec.replace(";", ",")])
     if len(chosen) != 1:
-        raise UsageError(f"tuned takes one detector, and {spec!r} matches {len(chosen)}; name one.")
+        raise UsageError(f"{name} takes one detector, and {spec!r} matches {len(chosen)}; name one.")
     (detector,) = chosen
     if isinstance(detector, BrokenDetector):
         raise MissingPrerequisiteError(f"the detector {spec} cannot be loaded: {detector.failure.error}")
-    if detector.candidates or "scores" in detector.plugin.needs:
-        raise UsageError(f"{detector.name!r} works on other detectors; tuned takes one that does not.")
+    if detector.plugin.through or "scores" in detector.plugin.needs:
+        raise UsageError(f"{detector.name!r} works on other detectors; {name} takes one that does not.")
+    return detector
+
+
+def _with_candidates(
+    tuned: SelectedDetector, detector: SelectedDetector, parameters: Mapping[str, Any]
+) -> SelectedDetector:
+    """``tuned`` with the detectors that it chooses from.
+
+    Raises:
+        UsageError: There is nothing to tune.
+    """
+    spec = parameters["detector"]
     own = detector.plugin.search_space
     grid = OPENOOD.get(detector.name, own) if parameters["grid"] == "openood" else own
     tried = {name: values for name, values in grid.items() if name not in detector.given}

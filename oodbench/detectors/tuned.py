@@ -20,7 +20,7 @@ class Tuned:
     and among equals the first. No test sample is looked at. The record has all candidates.
     """
 
-    tunes_another = True
+    through = "tuning"
 
     def __init__(self, detector: str, objective: Objective = "auroc", grid: Literal["own", "openood"] = "own") -> None:
         """Choose what is tuned.

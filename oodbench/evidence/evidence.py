@@ -32,6 +32,7 @@ class Evidence:
         inputs: float32 (N, C, H, W), the classifier's input: a tensor of a batch in ``score``; in ``fit``, an object
             of which ``inputs[a:b]`` is a tensor, since samples are read when they are asked for.
         scores: The scores of other detectors by name, (N,) each, for meta classifiers.
+        member_logits: float32 (N, C) by seed, the logits of the networks of all seeds of the suite, for ensembles.
         classifier: The trained network in eval mode: inputs to logits.
         encoder: Module from inputs to features.
         last_layer: Module from features to logits.
@@ -46,6 +47,7 @@ class Evidence:
     feature_maps: Tensor
     inputs: Tensor | Inputs
     scores: Mapping[str, Tensor]
+    member_logits: Mapping[str, Tensor]
     classifier: nn.Module
     encoder: nn.Module
     last_layer: nn.Linear

@@ -29,8 +29,8 @@ BASIC = ("logits", "features", "gradients", "confounding")
 """Parts that a detector gets if it does not say what it needs."""
 KEPT = (torch.float32, torch.float64, torch.int64, torch.uint8)
 """Types of values that are kept; half precision becomes float32."""
-UNCOLLECTED = ("inputs", "scores", *NETWORK_PARTS)
-"""Parts that are no values of a pass: they are read, come from other detectors, or are modules."""
+UNCOLLECTED = ("inputs", "scores", "member_logits", *NETWORK_PARTS)
+"""Parts that are no values of a pass: they are read, come from other detectors or networks, or are modules."""
 
 
 class NetworkPass:

@@ -29,11 +29,25 @@ def remarks_on(records: Sequence[Record]) -> list[str]:
     if held_back:
         counts_of = ", ".join(f"{n:,} of {name}" for name, n in held_back.items())
         remarks.append(f"Held back for exposure, and not tested on: {counts_of}.")
+    remarks += _ensembles(records)
     remarks += _computed_on(records)
     remarks += _imported(records)
     trusted = dict.fromkeys(finding for record in records for finding in record.classifier.trusted)
     remarks += [f"Trusted all the same: {finding}" for finding in trusted]
     return remarks
+
+
+def _ensembles(records: Sequence[Record]) -> list[str]:
+    """Which detectors have the same scores in the cells of all seeds."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        if "members" in record.detector.params and isinstance(record.detector.params["members"], dict):
+            found.setdefault(", ".join(record.detector.params["members"]), set()).add(record.detector.name)
+    return [
+        f"One ensemble of the networks of the seeds {seeds}, the same in the cells of each seed, so that a spread over "
+        f"seeds says nothing of other ensembles: {listed(sorted(names))}."
+        for seeds, names in sorted(found.items())
+    ]
 
 
 ASSUMED = "imported sets of the same name, labels and order are taken for the same samples"

@@ -81,7 +81,7 @@ class JobRunner:
 
     def pending(self, job: Job) -> list[PendingRecord]:
         """The pending records of a job, which follow from the trained weights alone."""
-        detector = _describe_detector(job.detector, self.trial.seed)
+        detector = _describe_detector(job.detector, self.trial)
         chooses = isinstance(job.detector, SelectedDetector) and bool(job.detector.candidates)
         further = list(self.trial.validation.values()) if chooses else []
         return [
@@ -277,12 +277,17 @@ def _list_plugins(trial: Trial, detector: SelectedDetector | BrokenDetector, pro
     }
 
 
-def _describe_detector(detector: SelectedDetector | BrokenDetector, seed: int) -> RecordedDetector:
+def _describe_detector(detector: SelectedDetector | BrokenDetector, trial: Trial) -> RecordedDetector:
     version, parameters = detector.provider.version, detector.given
     inputs: Sequence[SelectedDetector] = ()
     if isinstance(detector, SelectedDetector):
-        version, parameters = detector.version, detector.parameters(seed)
+        version, parameters = detector.version, detector.parameters(trial.seed)
         inputs = [*(detector.inputs if isinstance(detector.inputs, tuple) else ()), *detector.candidates]
+        if detector.inner is not None:
+            inputs.append(detector.inner)
+        if "member_logits" in detector.plugin.needs:  # the scores depend on the weights of all
+            networks = {str(seed): one.identity.weights_sha256 for seed, one in trial.members().items()}
+            parameters = {**parameters, "members": networks}
     return RecordedDetector(
         name=detector.name,
         version=version,
@@ -290,7 +295,7 @@ def _describe_detector(detector: SelectedDetector | BrokenDetector, seed: int) -
         distribution=detector.provider.distribution,
         distribution_version=detector.provider.version,
         given=list(detector.given),
-        inputs=[_describe_detector(source, seed) for source in inputs],
+        inputs=[_describe_detector(source, trial) for source in inputs],
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from oodbench.protocols.cases import cases_of
 from oodbench.records.record import ClassifierIdentity
 from oodbench.runs.cells import Job
 from oodbench.runs.resolved import ResolvedRun
-from oodbench.runs.trial import SuiteIdentity, Trial
+from oodbench.runs.trial import SuiteIdentity, TrainedClassifier, Trial
 from oodbench.suites.schema import Suite
 
 logger = logging.getLogger(__name__)
@@ -108,10 +108,29 @@ class PreparedRun:
             self.download,
             resolved.computing,
         )
-        classifier = maker.make(seed)
-        _refuse_diverged(suite, classifier, seed)
-        collector = EvidenceCollector(classifier, cache, maker.example[0], self.track)
-        number = network_number(classifier, splits.test, cache, collector.probe(splits.test))
+
+        def trained(seed: int) -> TrainedClassifier:
+            classifier = maker.make(seed)
+            _refuse_diverged(suite, classifier, seed)
+            collector = EvidenceCollector(classifier, cache, maker.example[0], self.track)
+            number = network_number(classifier, splits.test, cache, collector.probe(splits.test))
+            return TrainedClassifier(_identity(classifier, suite, number), collector)
+
+        own = trained(seed)
+        of_parts = evidence_ms(own.collector.classifier, splits.test)
+
+        def milliseconds(needs: tuple[str, ...]) -> float | None:
+            ms = of_parts(tuple(part for part in needs if part != "member_logits"))
+            of_others = of_parts(()) if "member_logits" in needs else 0.0
+            return None if ms is None or of_others is None else ms + (len(suite.seeds) - 1) * of_others
+
+        @lru_cache(maxsize=1)
+        def members() -> Mapping[int, TrainedClassifier]:
+            # From the next seed on, so that processes that train different seeds do not wait for the same one.
+            later = sorted(suite.seeds, key=lambda one: (one < seed, one))
+            made = {one: own if one == seed else trained(one) for one in later}
+            return {one: made[one] for one in suite.seeds}
+
         exposed = {name for names in self.by_exposure for name in names}
         all_cases = [case for cases in self.by_exposure.values() for _, case in cases]
         tested = {name for case in all_cases for name in case.tested}
@@ -124,11 +143,12 @@ class PreparedRun:
                 suite.name, suite.version, groups, resolved.plugins, absent, weights_name(suite.weights)
             ),
             seed=seed,
-            classifier=_identity(classifier, suite, number),
-            probe=_summaries(collector, splits.test, {**shifted, **unknown}),
+            classifier=own.identity,
+            probe=_summaries(own.collector, splits.test, {**shifted, **unknown}),
             is_trained=suite.weights is None,
             classes=splits.classes,
-            collector=collector,
+            collector=own.collector,
+            members=members,
             train=splits.train,
             meta=splits.meta,
             test=splits.test,
@@ -137,7 +157,7 @@ class PreparedRun:
             validation=splits.validation,
             covariate=shifted,
             held_back={name: len(split.labels) for name, split in splits.exposed.items()},
-            evidence_ms=evidence_ms(classifier, splits.test),
+            evidence_ms=milliseconds,
             spec=resolved.spec,
             time_limit=resolved.time_limit,
         )

@@ -119,6 +119,8 @@ def resolve_run(
                 weights_file(suite.suite.weights, seed)
     sources = resolve_sources(suite)
     time_limit = TimeLimit(spec.timeout, ends_process)
+    detectors = select(spec.detectors, time_limit)
+    _refuse_lone_member(detectors, suite.suite)
     return ResolvedRun(
         spec=spec,
         suite=suite,
@@ -126,7 +128,7 @@ def resolve_run(
         classifier=classifier,
         preprocessing=preprocessing,
         classes=classes,
-        detectors=select(spec.detectors, time_limit),
+        detectors=detectors,
         protocols=protocols,
         seeds=seeds,
         computing=computing,
@@ -139,6 +141,28 @@ def resolve_run(
         ]),
         given=given,
     )  # fmt: skip
+
+
+def _refuse_lone_member(detectors: Sequence[SelectedDetector | BrokenDetector], suite: Suite) -> None:
+    """Refuse ensembles where a suite has no several trainings.
+
+    Raises:
+        UsageError: There is an ensemble, and the weights are of one training, or the suite has one seed.
+        MissingPrerequisiteError: The weights of a member are not there.
+    """
+    whole = [one for chosen in detectors if isinstance(chosen, SelectedDetector) for one in chosen.with_inputs()]
+    ensembles = [detector for detector in whole if "member_logits" in detector.plugin.needs]
+    if not ensembles:
+        return
+    if suite.is_one_training or len(suite.seeds) < 2:
+        found = f"weights of one training ({suite.weights})" if suite.is_one_training else f"the seed {suite.seeds[0]}"
+        raise UsageError(
+            f"{ensembles[0].label} is the mean over the networks of all seeds of the suite, and {suite.name} has "
+            f"{found} only; expected at least two seeds, and {{seed}} in the names of weights."
+        )
+    if suite.weights is not None:
+        for seed in suite.seeds:
+            weights_file(suite.weights, seed)
 
 
 def _providers(entries: Iterable[registry.PluginEntry | None]) -> dict[str, str]:

@@ -202,7 +202,7 @@ class DetectorScorer:
         shared = network_parts.parts(needs) if network_parts else {}
 
         def of_split(split: Split) -> Evidence:
-            collected = trial.collector.evidence(split, needs).parts
+            collected = trial.evidence(split, needs).parts
             return Evidence(**collected, **shared, scores=inputs.scores.get(key_of(split)))
 
         score_evidence = {key_of(split): of_split(split) for split in splits or trial.scored()}
@@ -336,7 +336,7 @@ class DetectorScorer:
         """Scores of the samples that a supervised detector is fitted on, each by a fit that has not seen it."""
         trial, plugin = self.trial, detector.plugin
         device, fitting = trial.collector.device_for(plugin.needs), trial.fitting(exposed)
-        evidence = Evidence.concatenate([trial.collector.evidence(split, plugin.needs) for split in fitting])
+        evidence = Evidence.concatenate([trial.evidence(split, plugin.needs) for split in fitting])
         labels = torch.cat([torch.from_numpy(split.labels) for split in fitting])
         fold = torch.arange(len(labels)) % FOLDS
         scores = torch.empty(len(labels), dtype=torch.float64)

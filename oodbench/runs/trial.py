@@ -12,6 +12,7 @@ from torch import Tensor
 
 from oodbench.datasets.splits import Split
 from oodbench.errors import CellSkippedError, UsageError
+from oodbench.evidence import Evidence
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.records.record import ClassifierIdentity
 from oodbench.registry.isolation import UNLIMITED, TimeLimit
@@ -47,6 +48,19 @@ class SuiteIdentity:
 
 
 @dataclass(frozen=True)
+class TrainedClassifier:
+    """A classifier of the suite, trained with one of its seeds.
+
+    Attributes:
+        identity: What decides its evidence, as records have it.
+        collector: The classifier and its evidence.
+    """
+
+    identity: ClassifierIdentity
+    collector: EvidenceCollector
+
+
+@dataclass(frozen=True)
 class Trial:
     """What detectors are fitted and tested on: the splits of a suite and a classifier that was trained with one seed.
 
@@ -69,6 +83,7 @@ class Trial:
         validation: Unknown samples that parameters are chosen by, by data set.
         covariate: Known samples under a shift that detectors are tested on, by data set.
         classes: The class that each output of the classifier stands for.
+        members: Makes the classifiers of all seeds of the suite, by seed, when an ensemble first asks for them.
     """
 
     suite: SuiteIdentity
@@ -89,6 +104,7 @@ class Trial:
     validation: Mapping[str, Split] = field(default_factory=dict)
     covariate: Mapping[str, Split] = field(default_factory=dict)
     classes: Sequence[str] = ()
+    members: Callable[[], Mapping[int, TrainedClassifier]] = dict
 
     def tested(self) -> list[Split]:
         """All test sets of the run, the known one first, then known ones under a shift."""
@@ -112,6 +128,14 @@ class Trial:
             raise CellSkippedError(f"the suite {self.suite.name} has no sets in [validation] to choose parameters by")
         return [self.meta, *self.validation.values()]
 
+    def evidence(self, split: Split, needs: Collection[str]) -> Evidence:
+        """Those needed parts of the evidence of a split that have a value for each sample."""
+        evidence = self.collector.evidence(split, needs)
+        if "member_logits" not in needs:
+            return evidence
+        logits = {str(seed): one.collector.evidence(split, ()).logits for seed, one in self.members().items()}
+        return Evidence(**evidence.parts, member_logits=logits)
+
     def predictions(self, split: Split) -> Tensor:
         """The predicted classes, int64 (N,)."""
         return self.collector.evidence(split, ()).predictions
@@ -134,14 +158,16 @@ class Trial:
         Raises:
             UsageError: The classifier's outputs on known samples are strange, and the user does not trust it.
         """
-        if self.strange and not self.spec.trust_model:
-            raise UsageError(f"{' '.join(self.strange)} To go on all the same, use --trust-model.")
+        self._refuse_strange(self.strange)
         for split in self.scored():
             self.collector.collect(split, needs)
         if self.train is not None and of_training:
             self.collector.collect(self.train, of_training)
         for split in self.validation.values() if of_validation else ():
             self.collector.collect(split, of_validation)
+
+        if "member_logits" in needs:
+            self._collect_members(trains=bool(of_training))
 
         classes = len(np.unique(self.test.labels))
         if self.is_trained and self.accuracy < HARDLY / classes:
@@ -153,6 +179,22 @@ class Trial:
                 100 * self.accuracy,
                 classes,
             )
+
+    def _collect_members(self, *, trains: bool) -> None:
+        """Collect the logits of an ensemble's members, on the training split too if a detector is fitted on it.
+
+        Raises:
+            UsageError: The outputs of a member are strange, and the user does not trust it.
+        """
+        for seed, member in self.members().items():
+            found = find_strange(member.collector, self.meta, self.test, self.classes, is_given=not self.is_trained)
+            self._refuse_strange([f"Seed {seed}: {sentence}" for sentence in found])
+            for split in [*self.scored(), *([self.train] if trains and self.train else [])]:
+                member.collector.collect(split, ())
+
+    def _refuse_strange(self, found: Sequence[str]) -> None:
+        if found and not self.spec.trust_model:
+            raise UsageError(f"{' '.join(found)} To go on all the same, use --trust-model.")
 
     @cached_property
     def strange(self) -> list[str]:

@@ -5,19 +5,21 @@ import collections
 import enum
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from own_models.resnet20 import resnet20
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from oodbench.classifiers.weights import load_weights, weights_file
 from oodbench.errors import MissingPrerequisiteError, UsageError
+
+PUBLISHED = pathlib.Path(__file__).parents[2] / "leaderboards" / "cifar10"
 
 
 class Net(nn.Module):
@@ -436,6 +438,7 @@ def test_what_cannot_be_read_is_told_in_one_sentence(tmp_path, save, message):
 
 
 def test_the_published_resnet20_is_loaded_as_it_is(real_data):
+    resnet20 = runpy.run_path(str(PUBLISHED / "resnet20.py"))["resnet20"]
     network = resnet20()
     file = real_data / "cifar" / "models" / "resnet20-12fca82f.th"
     assert load_weights(network, file, 10) == ["the wrapper 'state_dict'", "the prefix 'module.'"]

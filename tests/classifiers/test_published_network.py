@@ -24,7 +24,7 @@ def folder(real_data, tmp_path, monkeypatch):
     assert len(text.splitlines()) <= 20
     (tmp_path / "cifar10.toml").write_text(text)
     (tmp_path / "cifar").symlink_to((real_data / "cifar").resolve())
-    shutil.copy(Path(__file__).parent / "own_models" / "resnet20.py", tmp_path)
+    shutil.copy(README.parent / "leaderboards" / "cifar10" / "resnet20.py", tmp_path)
     monkeypatch.setenv("OODBENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

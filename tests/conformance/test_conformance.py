@@ -23,8 +23,11 @@ def built_in(kind):
     return [name for name, entry in registry.entries(kind).items() if entry.target.startswith("oodbench.")]
 
 
-# `tuned` is no detector of its own.
-@parametrize_with_checks([name for name in built_in("detectors") if name != "tuned"])
+# `tuned` is no detector of its own, and `ensemble` has to be told one.
+@parametrize_with_checks([
+    *(name for name in built_in("detectors") if name not in ("tuned", "ensemble")),
+    "ensemble:detector=entropy",
+])  # fmt: skip
 def test_built_in_detector_keeps_its_promises(plugin, check):
     check(plugin)
 

@@ -10,7 +10,7 @@ from in_process import command_line
 
 from oodbench.registry.parameters import split_spec
 
-MODELS = Path(__file__).parents[1] / "classifiers" / "own_models"
+PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "cifar10"
 SUITE = """
 name = "parity"
 version = 1
@@ -62,7 +62,7 @@ def records(real_data, tmp_path_factory):
     """Records by OpenOOD's name of the method."""
     folder = tmp_path_factory.mktemp("parity")
     (folder / "suite.toml").write_text(SUITE.format(cifar=(real_data / "cifar").resolve()))
-    shutil.copy(MODELS / "resnet20.py", folder)
+    shutil.copy(PUBLISHED / "resnet20.py", folder)
     asked = [f"-d{spec}" for spec in MAPPED.values()]
     done = command_line("run", "-s", "suite.toml", "-p", "unknown-unknowns", *asked, "--out", "out", cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -239,7 +239,7 @@ def test_the_advantage_over_the_second_best_has_its_interval(misled):
         ("tuned:detector=tuned:detector=knn", "works on other detectors"),
         (
             "tuned:detector=ash,fitted_on=meta",
-            "fitted_on belongs to the detector that is tuned: detector=ash;fitted_on",
+            "fitted_on belongs to the other detector: detector=ash;fitted_on",
         ),
         ("tuned:detector=no-such", "no-such"),
         ("tuned:detector=grad-*", "matches 7|takes one detector"),
