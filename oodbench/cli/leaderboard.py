@@ -1,6 +1,7 @@
 """``oodbench leaderboard``."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,15 @@ import click
 from oodbench.files.folders import RESULTS
 
 if TYPE_CHECKING:
+    from oodbench.comparison.usable import UsableRecords
     from oodbench.leaderboard.board import Board
 
 PUBLISHED = Path("leaderboards")
 NOTE = "note.txt"
+NONE_LEFT = "no record can stand on a board"
+OTHER_RECORDS = "is of other records than these"
+# What boards show at least of the digest of their records.
+DIGITS = 16
 
 
 @click.group(name="leaderboard", short_help="Make boards from records, and check them.")
@@ -34,6 +40,12 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
             help="File of a board, as .md, .html, .csv, .tex or .json; may be given several times.",
         ),
         click.option(
+            "--scores",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            metavar="DIR",
+            help="Folder of the files of scores that DIR lacks, such as `scores` of the run.",
+        ),
+        click.option(
             "--note", default=None, help=f"A remark for the head of the board. Default: what {NOTE} in DIR says."
         ),
     )  # fmt: skip
@@ -52,18 +64,20 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="What is printed without --out.",
 )
-def build(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, shown: str) -> int:
+def build(folders: tuple[Path, ...], files: tuple[Path, ...], scores: Path | None, note: str | None, shown: str) -> int:
     """Make boards from the records in results folders (default: oodbench-results).
 
     Every metric and interval is computed again from the scores; a record that does not follow from them is named and
     left out, with exit status 1.
     """
+    from oodbench.cli.records import usable_records
     from oodbench.files.atomic import write_output
     from oodbench.leaderboard.drawing.formats import FORMATS, format_of
 
     draws = [format_of(file) for file in files]
     chosen = folders or (RESULTS,)
-    boards, complaints = _boards(chosen, note)
+    usable = usable_records(chosen, NONE_LEFT, resample=True, scores=scores)
+    boards, complaints = _boards(usable, chosen, note), len(usable.rejected)
     if not files:
         option = f"--format {shown}" if shown != "md" else ""
         click.echo(FORMATS[f".{shown}"](_with_command(boards, chosen, note, option)), nl=False)
@@ -77,21 +91,55 @@ def build(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, 
 @command.command()
 @_shared
 @click.option("--quick", is_flag=True, help="Take the intervals that come from resampling as the records state them.")
-def check(folders: tuple[Path, ...], files: tuple[Path, ...], note: str | None, quick: bool) -> int:
+def check(
+    folders: tuple[Path, ...], files: tuple[Path, ...], scores: Path | None, note: str | None, quick: bool
+) -> int:
     """Say whether published boards follow from their records, and these from their scores.
 
     Without DIR, every folder of records in leaderboards/ is checked; without --out, the boards beside it that have its
-    name. Exit status 1 if anything differs.
+    name. Where scores are not there, a board has to be of these very records, and its figures are not computed again.
+    Exit status 1 if anything differs.
     """
     from oodbench.errors import MissingPrerequisiteError
 
     groups = [folders] if folders and files else [(folder,) for folder in folders or _published()]
     if not groups:
         raise MissingPrerequisiteError(f"there is no folder with records in {PUBLISHED}; name one.")
-    return max([_check(group, files or _beside(group[0]), note, quick=quick) for group in groups])
+    return max([_check(group, files or _beside(group[0]), scores, note, quick=quick) for group in groups])
 
 
-def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None, *, quick: bool) -> int:
+@command.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Folder that is published.",
+)
+def pack(folders: tuple[Path, ...], out: Path) -> int:
+    """Write the records of results folders (default: oodbench-results) to one compact file, to be published.
+
+    Boards, comparisons and Python read it as they read the folders. The scores stay where they are: a board is made or
+    checked with `--scores`. A record that does not follow from its scores is named and left out, with exit status 1.
+    """
+    from oodbench.cli.records import usable_records
+    from oodbench.files.atomic import write_output
+    from oodbench.records.files import PACKED, packed
+
+    usable = usable_records(folders, "no record is left to pack")
+    content = packed(scored.record for scored in usable.records)
+    out.mkdir(parents=True, exist_ok=True)
+    write_output(out / PACKED, "--out", lambda path: Path(path).write_text(content, "utf-8"))
+    click.echo(f"{out / PACKED}: {len(usable.records)} records, {len(content) / 1e6:.1f} MB.", err=True)
+    return 1 if usable.rejected else 0
+
+
+def _check(
+    folders: tuple[Path, ...], files: Sequence[Path], scores: Path | None, note: str | None, *, quick: bool
+) -> int:
+    from oodbench.cli.records import read, say_left_out
     from oodbench.errors import MissingPrerequisiteError
     from oodbench.leaderboard.drawing.formats import format_of
 
@@ -99,13 +147,21 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None, *
     if not files:
         raise MissingPrerequisiteError(f"there is no board of {named}; expected one beside it, or name it by --out.")
     draws = [format_of(file) for file in files]
-    boards, complaints = _boards(folders, note, resample=not quick)
-    different = 0
-    for file, draw in zip(files, draws, strict=True):
-        try:
-            published = file.read_bytes()
-        except OSError as cause:
-            raise MissingPrerequisiteError(f"the board {file} cannot be read: {cause.strerror}.") from cause
+    published_boards = [_published_board(file) for file in files]
+    usable = read(folders, resample=not quick, scores=scores)
+    unscored = [rejected for rejected in usable.rejected if rejected.unscored is not None]
+    say_left_out(replace(usable, rejected=[one for one in usable.rejected if one.unscored is None]))
+    complaints, different = len(usable.rejected) - len(unscored), 0
+    if unscored:
+        digests = _digests(usable)
+        for file, published in zip(files, published_boards, strict=True):
+            is_of_these = all(digest[:DIGITS].encode() in published for digest in digests)
+            different += not is_of_these
+            click.echo(f"{file}: {_said_without_scores(usable, len(unscored)) if is_of_these else OTHER_RECORDS}.")
+        return 1 if different or complaints else 0
+    usable.require_some(NONE_LEFT)
+    boards = _boards(usable, folders, note)
+    for file, draw, published in zip(files, draws, published_boards, strict=True):
         expected = _encoded(draw(_with_command(boards, folders, note, f"-o {_argument(file)}")))
         difference = _first_difference(published, expected)
         different += difference is not None
@@ -113,18 +169,45 @@ def _check(folders: tuple[Path, ...], files: Sequence[Path], note: str | None, *
     return 1 if different or complaints else 0
 
 
-def _boards(folders: tuple[Path, ...], note: str | None, *, resample: bool = True) -> "tuple[list[Board], int]":
-    """The boards, and the number of records that were left out for a fault, each of which is named."""
-    from oodbench.cli.records import usable_records
+def _published_board(file: Path) -> bytes:
+    from oodbench.errors import MissingPrerequisiteError
+
+    try:
+        return file.read_bytes()
+    except OSError as cause:
+        raise MissingPrerequisiteError(f"the board {file} cannot be read: {cause.strerror}.") from cause
+
+
+def _boards(usable: "UsableRecords", folders: Sequence[Path], note: str | None) -> "list[Board]":
     from oodbench.leaderboard.assembly import boards
 
-    usable = usable_records(folders, "no record can stand on a board", resample=resample)
-    return boards(usable.records, _note(folders, note)), len(usable.rejected)
+    return boards(usable.records, _note(folders, note))
+
+
+def _digests(usable: "UsableRecords") -> list[str]:
+    """The digests of the boards that would be made of all records, with their scores or without."""
+    from oodbench.leaderboard.assembly import digests
+    from oodbench.records.scored import ScoredRecord
+
+    unscored = [ScoredRecord(one.unscored, one.file, {}) for one in usable.rejected if one.unscored is not None]
+    return digests([*usable.records, *(one for one in unscored if one.record.suite.limit is None)])
+
+
+def _said_without_scores(usable: "UsableRecords", lacking: int) -> str:
+    total = len(usable.records) + lacking
+    return (
+        f"is of these {total} records, but the scores of {lacking} are not here, so its figures were not computed "
+        "again; name their folder by --scores"
+    )
 
 
 def _with_command(boards: "list[Board]", folders: Sequence[Path], note: str | None, last: str) -> "list[Board]":
     """The boards with the command that makes this file alone."""
+    from oodbench.records.files import PACKED
+
     words = ["oodbench leaderboard build", *(_argument(folder) for folder in folders)]
+    if any((folder / PACKED).is_file() for folder in folders):
+        words.append("--scores DIR")
     if note is not None:
         words.append(f"--note {quote(note)}")
     command = " ".join(word for word in (*words, last) if word)
@@ -161,7 +244,9 @@ def _note(folders: Sequence[Path], note: str | None) -> str:
 
 
 def _published() -> list[Path]:
-    return sorted(folder.parent for folder in PUBLISHED.glob("*/records"))
+    from oodbench.records.files import PACKED
+
+    return sorted({found.parent for name in ("records", PACKED) for found in PUBLISHED.glob(f"*/{name}")})
 
 
 def _beside(folder: Path) -> list[Path]:

@@ -12,26 +12,43 @@ if TYPE_CHECKING:
     from oodbench.comparison.usable import UsableRecords
 
 
-def usable_records(folders: Sequence[Path], what: str, *, resample: bool = False) -> "UsableRecords":
+def usable_records(
+    folders: Sequence[Path], what: str, *, resample: bool = False, scores: Path | None = None
+) -> "UsableRecords":
     """Read results folders and name on stderr what is left out.
 
     Args:
         folders: Results folders; by default that of ``oodbench run``.
         what: The beginning of the sentence for the case that no record is left, such as: no record is left to compare.
         resample: Whether intervals from resampling are computed again, too.
+        scores: Folder of files of scores that are not in the results folders.
 
     Raises:
         UsageError: All records are left out.
     """
+    usable = read(folders, resample=resample, scores=scores)
+    say_left_out(usable)
+    usable.require_some(what)
+    return usable
+
+
+def read(folders: Sequence[Path], *, resample: bool, scores: Path | None) -> "UsableRecords":
+    """Read results folders, and show how far that is."""
     from oodbench.cli.terminal import progress
     from oodbench.comparison.usable import read_usable
 
     with progress() as track:
-        usable = read_usable(folders or (RESULTS,), track, resample=resample)
+        return read_usable(folders or (RESULTS,), track, resample=resample, further=scores)
+
+
+def say_left_out(usable: "UsableRecords") -> None:
+    """Name on stderr what is left out."""
+    absent = [rejected for rejected in usable.rejected if rejected.unscored is not None]
     for rejected in usable.rejected:
-        click.echo(f"left out: {rejected}", err=True)
+        if rejected.unscored is None or len(absent) == 1:
+            click.echo(f"left out: {rejected}", err=True)
+    if len(absent) > 1:
+        click.echo(f"left out: {len(absent)} records whose scores are not there; the first: {absent[0]}", err=True)
     if usable.limited:
         many = "records of runs with --limit are" if usable.limited > 1 else "record of a run with --limit is"
         click.echo(f"{usable.limited} {many} left out.", err=True)
-    usable.require_some(what)
-    return usable

@@ -23,7 +23,7 @@ def merged(cells: Sequence[ScoredRecord]) -> tuple[list[ScoredRecord], list[Reje
     taken: dict[tuple[object, ...], Path] = {}
     families = family_labels(scored.record for scored in cells)
     for scored in cells:
-        record, folder = scored.record, scored.file.parent
+        record, folder = scored.record, scored.file.parents[1]
         suite = record.suite.name, record.suite.version
         hashes = {(*suite, name): samples_of(record, name) for name in record.datasets}
         clash = next((key for key, digest in hashes.items() if key in samples and samples[key][0] != digest), None)
@@ -31,11 +31,11 @@ def merged(cells: Sequence[ScoredRecord]) -> tuple[list[ScoredRecord], list[Reje
             *suite, families[origin(record)], record.protocol, tuple(record.exposed), tested(record), record.seed,
             detector_identity(record),
         )  # fmt: skip
-        if clash is not None and samples[clash][1].parent != folder:
+        if clash is not None and samples[clash][1].parents[1] != folder:
             left_out.append(
                 Rejected(scored.file, f"it is of {other_samples([record])} of {clash[2]} than {samples[clash][1]}")
             )
-        elif cell in taken and taken[cell].parent != folder:
+        elif cell in taken and taken[cell].parents[1] != folder:
             left_out.append(Rejected(scored.file, f"its cell is already there from {taken[cell]}"))
         else:
             kept.append(scored)

@@ -42,18 +42,21 @@ class UsableRecords:
         raise UsageError(f"{what}: {', and '.join(reasons)}.")
 
 
-def read_usable(folders: Iterable[Path], track: Track = silent, *, resample: bool = True) -> UsableRecords:
+def read_usable(
+    folders: Iterable[Path], track: Track = silent, *, resample: bool = True, further: Path | None = None
+) -> UsableRecords:
     """Read the records of results folders that boards, comparisons and plots may use.
 
     Args:
         folders: Results folders.
         track: Shows progress.
         resample: Whether intervals from resampling are computed again, too.
+        further: Folder of files of scores that are not in the results folders.
 
     Raises:
         MissingPrerequisiteError: A folder holds no records.
     """
-    verified, rejected = read_verified(folders, track, resample=resample)
+    verified, rejected = read_verified(folders, track, resample=resample, further=further)
     whole = [scored for scored in verified if scored.record.suite.limit is None]
     kept, left_out = merged(whole)
     return UsableRecords(kept, [*rejected, *left_out], len(verified) - len(whole))

@@ -68,6 +68,12 @@ def _boards(cells: list[ScoredRecord], note: str, command: str) -> list[Board]:
     return [named[0].model_copy(update={"across": across(families)}), *named[1:]]
 
 
+def digests(cells: Sequence[ScoredRecord]) -> list[str]:
+    """The digests of the boards that ``boards`` makes of these records, whose scores it does not take."""
+    groups = [own for of_suite in suites_of(cells).values() for own in families_of(of_suite).values()]
+    return [digest([scored.record for scored in own]) for own in groups]
+
+
 def _ordered(cells: Iterable[ScoredRecord]) -> list[ScoredRecord]:
     return sorted(cells, key=lambda scored: scored.record.cell_id)
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,17 @@ LARGEST_SCORES = 1024 * MIB
 MOST_SCORES = 20_000_000
 
 
+PACKED = "records.jsonl"
+"""The file of a published folder that has a record in each line, instead of a file for each in ``records``."""
+LARGEST_PACKED = 1024 * MIB
+
+
 class InvalidRecordError(Exception):
     """A record is rejected; the message says why."""
+
+
+class ScoresAbsentError(InvalidRecordError):
+    """The file of a record's scores is not there."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,58 @@ class ScoreSets:
         return bool((self.sets[name][0] >= 0).all())
 
 
-def record_files(folder: Path) -> list[Path]:
-    """The files of all records in a results folder.
+@dataclass(frozen=True)
+class RecordFile:
+    """Where a record is.
+
+    Attributes:
+        path: Its file, ``records/CELL.json``; or ``records.jsonl/CELL`` for a line of that file.
+        line: The line; None for a file of its own.
+    """
+
+    path: Path
+    line: bytes | None = None
+
+    def read(self) -> Record:
+        """Read the record.
+
+        Raises:
+            InvalidRecordError: It is no valid record.
+        """
+        return parse_record(self.path) if self.line is None else _parsed(self.line)
+
+
+def record_files(folder: Path) -> list[RecordFile]:
+    """All records in a results folder, or in one that was packed to be published.
 
     Raises:
         MissingPrerequisiteError: There are none.
     """
-    files = sorted((folder / "records").glob("*.json"))
+    packed = folder / PACKED
+    files = [RecordFile(file) for file in sorted((folder / "records").glob("*.json"))]
+    if packed.is_file():
+        try:
+            lines = read_limited(packed, LARGEST_PACKED).splitlines()
+        except (OSError, UnreadableError) as cause:
+            raise MissingPrerequisiteError(f"the records {packed} cannot be read: {cause}.") from cause
+        files += [RecordFile(packed / _cell_of(line, number), line) for number, line in enumerate(lines, start=1)]
     if not files:
         raise MissingPrerequisiteError(
             f"there are no records in {folder / 'records'}; expected a results folder of `oodbench run --out`."
         )
     return files
+
+
+def _cell_of(line: bytes, number: int) -> str:
+    """The cell of a line of packed records, or which line it is, if it names none."""
+    found = re.search(rb'"cell_id": ?"([0-9a-f]{16})"', line)
+    return found[1].decode() if found else f"line {number}"
+
+
+def packed(records: Iterable[Record]) -> str:
+    """The content of ``records.jsonl``: a record in each line, without fields at their defaults."""
+    ordered = sorted(records, key=lambda record: record.cell_id)
+    return "".join(f"{record.model_dump_json(exclude_defaults=True)}\n" for record in ordered)
 
 
 def parse_record(file: Path) -> Record:
@@ -77,14 +127,21 @@ def parse_record(file: Path) -> Record:
     """
     try:
         content = read_limited(file, LARGEST_RECORD)
+    except OSError as cause:
+        raise InvalidRecordError(f"it cannot be read: {cause.strerror}") from cause
+    except UnreadableError as cause:
+        raise InvalidRecordError(f"it {cause}") from cause
+    return _parsed(content)
+
+
+def _parsed(content: bytes) -> Record:
+    try:
         record = Record.model_validate_json(content)
         refuse_ambiguous_json(content)
     except ValidationError as cause:
         first = cause.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InvalidRecordError(f"it is no valid record: {where}: {first['msg'].lower()}") from cause
-    except OSError as cause:
-        raise InvalidRecordError(f"it cannot be read: {cause.strerror}") from cause
     except UnreadableError as cause:
         raise InvalidRecordError(f"it {cause}") from cause
     return record
@@ -167,6 +224,8 @@ def read_score_table(path: Path) -> tuple[pa.Table, str]:
     try:
         content = read_limited(path, LARGEST_SCORES)
         table = read_parquet(content, list(COLUMNS))
+    except FileNotFoundError as cause:
+        raise ScoresAbsentError(f"its scores {path} are not there") from cause
     except OSError as cause:
         raise InvalidRecordError(
             f"its scores {path} cannot be read: {cause.strerror or 'the file is damaged'}"

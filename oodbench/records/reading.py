@@ -14,7 +14,6 @@ from oodbench.files.folders import RESULTS
 from oodbench.records.files import (
     InvalidRecordError,
     has_same_scores,
-    parse_record,
     read_own_scores,
     record_files,
 )
@@ -129,10 +128,10 @@ def read_results(*folders: str | Path) -> Results:
     for folder in map(_folder, folders or (RESULTS,)):
         for file in record_files(folder):
             try:
-                record = parse_record(file)
-                _refuse_other(record, file, records, places)
+                record = file.read()
+                _refuse_other(record, file.path, records, places)
             except InvalidRecordError as error:
-                rejected.append(Rejected(file, str(error)))
+                rejected.append(Rejected(file.path, str(error)))
             else:
                 earlier = records.get(record.cell_id)
                 if earlier is None or earlier.scores is None:

@@ -44,10 +44,12 @@ class Rejected:
     Attributes:
         file: The file.
         reason: What is wrong with it, without a full stop.
+        unscored: The record, if all that is wrong is that the file of its scores is not there.
     """
 
     file: Path
     reason: str
+    unscored: Record | None = None
 
     def __str__(self) -> str:
         return printable(f"{self.file}: {self.reason}.")
@@ -59,16 +61,20 @@ def with_scores(folder: Path, records: Iterable[Record]) -> list[ScoredRecord]:
     return [scored_record(record, folder / "records" / f"{record.cell_id}.json", files) for record in records]
 
 
-def scored_record(record: Record, file: Path, files: dict[Path, ScoreSets]) -> ScoredRecord:
+def scored_record(
+    record: Record, file: Path, files: dict[Path, ScoreSets], further: Path | None = None
+) -> ScoredRecord:
     """Read the scores of a record.
 
     Args:
         record: The record.
         file: Its file.
         files: The files of scores that were read before, to which this one's is added.
+        further: Folder of files of scores that are not in the results folder.
 
     Raises:
-        InvalidRecordError: Its scores are not there, or contradict the record.
+        ScoresAbsentError: Its scores are not there.
+        InvalidRecordError: They contradict the record.
     """
     if record.status != "ok":
         if record.results or record.scores is not None:
@@ -78,7 +84,8 @@ def scored_record(record: Record, file: Path, files: dict[Path, ScoreSets]) -> S
         raise InvalidRecordError("it has results and names no scores")
     path = file.parents[1] / record.scores.path
     if path not in files:
-        files[path] = read_scores(scores_path(record.scores.path, file.parents[1]))
+        own = scores_path(record.scores.path, file.parents[1])
+        files[path] = read_scores(own if further is None or own.is_file() else further / own.name)
     tested = _samples(record, files[path])
     return ScoredRecord(record, file, tested, tuple(name for name in tested if files[path].is_labelled(name)))
 

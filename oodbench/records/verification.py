@@ -1,19 +1,19 @@
 """Verification: whether the results of a record follow from its scores."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from oodbench.evaluation.results import CALIBRATED, Memo, Metric, Result, results
 from oodbench.machine.progress import Track, silent
-from oodbench.records.files import InvalidRecordError, ScoreSets, parse_record, record_files
-from oodbench.records.record import identity, samples_of
+from oodbench.records.files import InvalidRecordError, RecordFile, ScoresAbsentError, ScoreSets, record_files
+from oodbench.records.record import Record, identity, samples_of
 from oodbench.records.scored import TOLERANCE, Rejected, ScoredRecord, scored_record
 
 
 def read_verified(
-    folders: Iterable[Path], track: Track = silent, *, resample: bool = True
+    folders: Iterable[Path], track: Track = silent, *, resample: bool = True, further: Path | None = None
 ) -> tuple[list[ScoredRecord], list[Rejected]]:
     """Read and verify the records of some results folders, each cell once.
 
@@ -22,6 +22,7 @@ def read_verified(
         track: Shows progress.
         resample: Whether intervals from resampling are computed again, too, which takes as long as in the run. All else
             is computed again from the scores in any case.
+        further: Folder of files of scores that are not in the results folders.
 
     Returns:
         The records with their scores, and the files that were rejected.
@@ -34,11 +35,15 @@ def read_verified(
     scores: dict[Path, ScoreSets] = {}
     memo: Memo = {}
     orders: dict[str, tuple[str, Path]] = {}
-    files = [file for folder in folders for file in _by_seed(record_files(folder))]
-    for file in track(files, len(files), "verifying records"):
+    files = [one for folder in folders for one in _by_seed(record_files(folder))]
+    for file, record in track(files, len(files), "verifying records"):
         try:
-            scored = _verified(file, scores, memo, resample=resample)
+            if isinstance(record, InvalidRecordError):
+                raise record
+            scored = _verified(record, file, scores, memo, resample=resample, further=further)
             _refuse_other_order(scored, scores, orders)
+        except ScoresAbsentError as error:
+            rejected.append(Rejected(file, str(error), record if isinstance(record, Record) else None))
         except InvalidRecordError as error:
             rejected.append(Rejected(file, str(error)))
         else:
@@ -57,20 +62,28 @@ def _is_same(scored: ScoredRecord, other: ScoredRecord) -> bool:
     )
 
 
-def _by_seed(files: list[Path]) -> list[Path]:
-    """Sort files by seed: those of a seed share their resamples, which are costly to draw again."""
+def _by_seed(files: Sequence[RecordFile]) -> list[tuple[Path, Record | InvalidRecordError]]:
+    """Records, or why there are none, by seed: those of a seed share their resamples, which are costly to draw."""
 
-    def seed(file: Path) -> int:
+    def read(file: RecordFile) -> Record | InvalidRecordError:
         try:
-            return parse_record(file).seed
-        except InvalidRecordError:
-            return -1
+            return file.read()
+        except InvalidRecordError as error:
+            return error
 
-    return sorted(files, key=seed)
+    found = [(file.path, read(file)) for file in files]
+    return sorted(found, key=lambda one: one[1].seed if isinstance(one[1], Record) else -1)
 
 
-def _verified(file: Path, files: dict[Path, ScoreSets], memo: Memo, *, resample: bool) -> ScoredRecord:
-    record = parse_record(file)
+def _verified(
+    record: Record,
+    file: Path,
+    files: dict[Path, ScoreSets],
+    memo: Memo,
+    *,
+    resample: bool,
+    further: Path | None,
+) -> ScoredRecord:
     try:
         expected = identity(record)
     except KeyError as cause:
@@ -80,7 +93,7 @@ def _verified(file: Path, files: dict[Path, ScoreSets], memo: Memo, *, resample:
             f"its name and cell_id are {file.stem} and {record.cell_id}, and what it says of suite, detector, weights, "
             f"data and versions gives {expected}, so one of them was changed"
         )
-    scored = scored_record(record, file, files)
+    scored = scored_record(record, file, files, further)
     if record.status == "ok":
         _refuse_differences(record.results, _results_again(scored, memo, resample=resample), resample=resample)
     return scored

@@ -109,7 +109,7 @@ def test_scores_that_are_not_there_or_were_changed_are_one_sentence(folder, tmp_
     with pytest.raises(UsageError, match="they were changed"):
         results.scores(entropy)
     (tmp_path / "copy" / other.scores.path).unlink()
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="are not there"):
         results.scores(other)
 
 

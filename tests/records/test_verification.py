@@ -130,7 +130,7 @@ def test_a_changed_metric_of_failure_is_caught(copied, metric):
         ("which is no path", lambda record: record["scores"].update(path="scores/\0")),
         ("is no valid record: seed", lambda record: record.update(seed="zero")),
         ("is no valid record: extra", lambda record: record.update(extra=1)),
-        ("cannot be read", lambda record: record["scores"].update(path="scores/none.parquet")),
+        ("are not there", lambda record: record["scores"].update(path="scores/none.parquet")),
     ],
 )
 def test_whatever_is_changed_by_hand_is_caught(copied, what, change):
