@@ -24,7 +24,7 @@ from oodbench.errors import FROM_OUTSIDE, CellSkippedError, described, one_line
 from oodbench.evaluation.metrics import auroc
 from oodbench.evidence import Evidence
 from oodbench.evidence.collector import EvidenceCollector
-from oodbench.evidence.parts import collected
+from oodbench.evidence.parts import collected, plain_name
 from oodbench.machine.progress import silent
 from oodbench.registry.isolation import isolated
 from oodbench.registry.parameters import annotation_of, defaults
@@ -178,7 +178,7 @@ def finds_nothing_in_shuffled_labels(checked: CheckedDetector) -> None:
 def needs_parts_of_samples(checked: CheckedDetector) -> None:
     """A part of the evidence that a plugin adds has the same values for samples alone as for all together."""
     parts = [part.name for part in collected(checked.plugin.needs)]
-    names = [name for name in parts if registry.get("evidence", name).distribution != "oodbench"]
+    names = [name for name in parts if registry.get("evidence", plain_name(name)).distribution != "oodbench"]
     if not names:
         raise NotApplicableError("it needs no part of the evidence that a plugin adds")
     few, test = torch.arange(3), checked.trial.test

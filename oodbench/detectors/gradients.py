@@ -1,7 +1,9 @@
 """Detectors whose score is a statistic of a weight gradient."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from oodbench.detectors.plugin import detector
@@ -116,11 +118,27 @@ def exgrad(logits: Tensor, features: Tensor) -> Tensor:
     return 2 * features.double().abs().sum(dim=1) * (p * (1 - p)).sum(dim=1)
 
 
-@detector("confounding", needs="confounding")
-def confounding(squared_norm: Tensor) -> Tensor:
-    """Minus the squared L2 norm of the gradient at the all-ones label (after Lee, AlRegib 2020, arXiv 2008.08030).
+def _at_ones(parameters: Mapping[str, Any]) -> str:
+    """The part that ``confounding`` works on.
 
-    The gradient by the logits is C p − 1, which is largest for confident predictions; hence the sign. The paper
-    trains a classifier on the layers' norms instead.
+    Raises:
+        UsageError: The label would be that of a class.
     """
-    return -squared_norm
+    ones = parameters["n"]
+    if ones is not None and (ones == 1 or ones < 0):
+        raise UsageError(f"n is {ones}; expected 0, or 2 and more: a single one is the label of a class.")
+    return "confounding" if ones is None else f"set_norms:ones={ones}"
+
+
+@detector("confounding", needs=lambda parameters: (_at_ones(parameters),))
+def confounding(squared_norms: Tensor | Mapping[str, Tensor], *, n: int | None = None) -> Tensor:
+    """Minus the squared L2 norm of the gradient at a confounding label (after Lee, AlRegib 2020, arXiv 2008.08030).
+
+    By default that of the cross-entropy with the all-ones label: the gradient by the logits is C p − 1, which is
+    largest for confident predictions; hence the sign. With ``n``, that of the binary cross-entropy with a label of
+    ones at the n most probable classes (2021, arXiv 2206.08229). The papers train a classifier on the norms of the
+    parameters instead, which is `purview`.
+    """
+    if isinstance(squared_norms, Mapping):
+        return -torch.stack(list(squared_norms.values())).sum(dim=0)
+    return -squared_norms

@@ -7,7 +7,7 @@ that needs it reads ``evidence.NAME``.
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,6 +20,7 @@ from oodbench.gradients.engine import Pass, forward
 from oodbench.gradients.losses import Loss
 from oodbench.machine.device import CPU, Computing
 from oodbench.registry.code import is_ours, own_code
+from oodbench.registry.parameters import defaults, resolve_parameters, split_spec
 
 Values = Tensor | Mapping[str, Tensor]
 """A part for N samples: a tensor (N, …), or several (N,) by name."""
@@ -92,6 +93,34 @@ class NetworkPass:
         """Squared L2 norm of each sample's weight gradient at a loss, float64 (N,), by a backward pass."""
         return self._backward.squared_norm(loss)
 
+    def squared_norms(self, loss: Loss) -> dict[str, Tensor]:
+        """As ``squared_norm``, of the gradient by each parameter alone."""
+        return self._backward.squared_norms(loss)
+
+    def metrics_of(self, inputs: Tensor, loss: Loss) -> dict[str, Tensor]:
+        """As ``metrics``, of other inputs than those of the pass, by a forward and a backward pass of their own."""
+        _ = self._backward
+        with forward(self.network, inputs) as run:
+            return run.metrics(loss)
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """The modules from inputs to feature maps, applied in turn.
+
+        Raises:
+            CellSkippedError: The network cannot be cut into stages.
+        """
+        return self._parts.stages
+
+    @property
+    def head(self) -> nn.Module:
+        """The module from feature maps to logits.
+
+        Raises:
+            CellSkippedError: The network cannot be cut into stages.
+        """
+        return self._parts.head
+
     @property
     def _backward(self) -> Pass:
         # Whatever other parts need: what is collected in the same pass must not matter.
@@ -118,21 +147,23 @@ class EvidencePart:
         function: From the pass of a batch to its values.
         needs: Whether it takes the forward pass alone, or backward passes too.
         per_sample: Shape and type of the value of a sample, for readers.
+        parameters: The keyword-only arguments of the function, where its name has parameters.
     """
 
     name: str
-    function: Callable[[NetworkPass], Values]
+    function: Callable[..., Values]
     needs: Needs
     per_sample: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, run: NetworkPass) -> Values:
         """Call the undecorated function."""
-        return self.function(run)
+        return self.function(run, **self.parameters)
 
     @property
     def code(self) -> str:
         """Hash of a third party's code, on which its values depend; empty for our own."""
-        entry = registry.find("evidence", self.name)
+        entry = registry.find("evidence", plain_name(self.name))
         return own_code(self.function, is_of_process=entry is not None and entry.origin == "process")
 
 
@@ -150,15 +181,21 @@ class PartFailedError(OodbenchError):
         self.reason = reason
 
 
+def plain_name(part: str) -> str:
+    """The name of a part without its parameters."""
+    return part.partition(":")[0]
+
+
 def evidence_part(
     name: str, *, needs: Needs = "forward", per_sample: str = ""
-) -> Callable[[Callable[[NetworkPass], Values]], EvidencePart]:
+) -> Callable[[Callable[..., Values]], EvidencePart]:
     """Decorator that makes a function a part of the evidence, which detectors name in ``needs``.
 
     The function gets the pass of a batch, with ``inputs``, ``network``, ``logits``, ``features`` and ``feature_maps``;
     if it needs backward passes also ``metrics(loss)`` and ``squared_norm(loss)``. It returns a tensor (N, …), or
     several tensors (N,) by name. What it returns for a sample must not depend on the others of the batch. It is
-    called when a detector of the run needs the part, and its values are kept in the cache.
+    called when a detector of the run needs the part, and its values are kept in the cache. Its keyword-only arguments
+    are parameters of the part, which detectors write in ``needs``: ``"flipped:axis=2"``.
 
     Args:
         name: A Python name, as detectors read it: ``evidence.NAME``.
@@ -169,7 +206,7 @@ def evidence_part(
         UsageError: The name cannot be used, or the function cannot be called with a pass.
     """
 
-    def decorate(function: Callable[[NetworkPass], Values]) -> EvidencePart:
+    def decorate(function: Callable[..., Values]) -> EvidencePart:
         if not name.isidentifier() or name in (
             *UNCOLLECTED,
             "parts",
@@ -186,7 +223,7 @@ def evidence_part(
         if needs not in get_args(Needs):
             raise UsageError(f"the evidence part {name!r} needs {needs!r}; expected forward or backward.")
         try:
-            inspect.signature(function).bind("a pass")
+            inspect.signature(function).bind("a pass", **dict.fromkeys(defaults(function)))
         except TypeError as cause:
             raise UsageError(f"the evidence part {name!r} cannot be called with a pass: {cause}.") from cause
         part = EvidencePart(name, function, needs, per_sample)
@@ -228,7 +265,7 @@ def confounding(run: NetworkPass) -> Tensor:
 
 def is_part(name: str) -> bool:
     """Whether evidence may have a part of that name."""
-    return name in UNCOLLECTED or registry.find("evidence", name) is not None
+    return name in UNCOLLECTED or registry.find("evidence", plain_name(name)) is not None
 
 
 def part_names() -> str:
@@ -253,12 +290,14 @@ def load_part(name: str) -> EvidencePart:
         UsageError: There is none, or what was loaded is none.
         MissingPrerequisiteError: Its package cannot be imported.
     """
-    part = registry.load("evidence", name)
+    plain, given = split_spec(name)
+    part = registry.load("evidence", plain)
     if not isinstance(part, EvidencePart):
         raise UsageError(
-            f"the evidence part {name} is a {type(part).__name__}; expected a function with @oodbench.evidence_part."
+            f"the evidence part {plain} is a {type(part).__name__}; expected a function with @oodbench.evidence_part."
         )
-    return part
+    parameters = resolve_parameters(plain, part.function, given)
+    return replace(part, name=name, parameters=parameters) if parameters else part
 
 
 def ready(network: NetworkParts, parts: Sequence[EvidencePart]) -> NetworkParts:

@@ -127,13 +127,13 @@ def test_parts_are_listed_and_loaded():
         [sys.executable, "-m", "oodbench", "list", "evidence"], capture_output=True, text=True, check=True
     ).stdout
     names = [line.split()[0] for line in listed.splitlines()]
-    assert names == ["confounding", "feature_maps", "features", "gradients", "logits"]
+    assert {"confounding", "feature_maps", "features", "gradients", "logits"} <= set(names)
     assert {load_part(name).needs for name in names} == {"forward", "backward"}
 
 
 def test_an_unknown_attribute_of_evidence_is_told():
     evidence = oodbench.Evidence(logits=F.one_hot(torch.arange(3)).float())
-    with pytest.raises(AttributeError, match="evidence has no part 'logit'; expected one of: confounding, feature"):
+    with pytest.raises(AttributeError, match="evidence has no part 'logit'; expected one of: .*confounding, feature"):
         _ = evidence.logit
     with pytest.raises(AttributeError, match="add it to `needs`"):
         _ = evidence.features
