@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oodbench.cli.records import SCORES
+
 if TYPE_CHECKING:
     from oodbench.comparison.pairs import Pair
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("-p", "--protocol", "protocols", multiple=True, metavar="NAME", help="Only these. Default: all.")
 @click.option("--classifier", default=None, metavar="NAME", help="Which classifier, where records are of several.")
 @click.option("--metric", default="auroc", show_default=True, metavar="NAME", help="What is compared.")
+@SCORES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(
     first: str,
@@ -27,6 +30,7 @@ def command(
     protocols: tuple[str, ...],
     classifier: str | None,
     metric: str,
+    scores: Path | None,
     as_json: bool,
 ) -> int:
     """Compare two detectors wherever one of them was run (default DIR: oodbench-results).
@@ -43,7 +47,7 @@ def command(
     from oodbench.errors import UsageError
     from oodbench.records.remarks import ASSUMED
 
-    usable = usable_records(folders, "no record is left to compare")
+    usable = usable_records(folders, "no record is left to compare", scores=scores)
     records = of_one_family(suites_of(usable.records).values(), classifier)
     for of_suite in suites_of(records).values():
         refuse_conflicts(of_suite)

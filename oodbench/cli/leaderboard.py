@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oodbench.cli.records import SCORES
 from oodbench.files.folders import RESULTS
 
 if TYPE_CHECKING:
@@ -39,12 +40,7 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FILE",
             help="File of a board, as .md, .html, .csv, .tex or .json; may be given several times.",
         ),
-        click.option(
-            "--scores",
-            type=click.Path(path_type=Path, file_okay=False, exists=True),
-            metavar="DIR",
-            help="Folder of the files of scores that DIR lacks, such as `scores` of the run.",
-        ),
+        SCORES,
         click.option(
             "--note", default=None, help=f"A remark for the head of the board. Default: what {NOTE} in DIR says."
         ),
@@ -118,22 +114,42 @@ def check(
     metavar="DIR",
     help="Folder that is published.",
 )
-def pack(folders: tuple[Path, ...], out: Path) -> int:
+@SCORES
+def pack(folders: tuple[Path, ...], out: Path, scores: Path | None) -> int:
     """Write the records of results folders (default: oodbench-results) to one compact file, to be published.
 
-    Boards, comparisons and Python read it as they read the folders. The scores stay where they are: a board is made or
-    checked with `--scores`. A record that does not follow from its scores is named and left out, with exit status 1.
+    Boards, comparisons, plots and Python read it as they read the folders. The scores stay where they are, and are
+    named by `--scores`. A record that does not follow from its scores is named and left out, with exit status 1. What
+    was packed before is never lost: add to it by naming its folder, too.
     """
     from oodbench.cli.records import usable_records
-    from oodbench.files.atomic import write_output
+    from oodbench.files.atomic import check_folder, write_output
     from oodbench.records.files import PACKED, packed
 
-    usable = usable_records(folders, "no record is left to pack")
+    usable = usable_records(folders, "no record is left to pack", scores=scores)
     content = packed(scored.record for scored in usable.records)
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out, "the folder", "--out")
+    _refuse_loss(out / PACKED, {scored.record.cell_id for scored in usable.records})
     write_output(out / PACKED, "--out", lambda path: Path(path).write_text(content, "utf-8"))
     click.echo(f"{out / PACKED}: {len(usable.records)} records, {len(content) / 1e6:.1f} MB.", err=True)
     return 1 if usable.rejected else 0
+
+
+def _refuse_loss(file: Path, cells: set[str]) -> None:
+    """Refuse to replace packed records by ones that lack some of them.
+
+    Raises:
+        UsageError: Records would be lost.
+    """
+    from oodbench.errors import UsageError
+    from oodbench.records.files import packed_records
+
+    there = {one.path.name for one in packed_records(file)} if file.exists() else set()
+    if lost := there - cells:
+        raise UsageError(
+            f"{file} has {len(there)} records, and {len(lost)} of them are not among those that are packed; name its "
+            "folder, too, with --scores where theirs lie elsewhere, or choose another --out."
+        )
 
 
 def _check(
@@ -149,9 +165,10 @@ def _check(
     draws = [format_of(file) for file in files]
     published_boards = [_published_board(file) for file in files]
     usable = read(folders, resample=not quick, scores=scores)
-    unscored = [rejected for rejected in usable.rejected if rejected.unscored is not None]
+    there = {scored.record.cell_id for scored in usable.records}
+    unscored = {one.unscored.cell_id for one in usable.rejected if one.unscored is not None} - there
     say_left_out(replace(usable, rejected=[one for one in usable.rejected if one.unscored is None]))
-    complaints, different = len(usable.rejected) - len(unscored), 0
+    complaints, different = sum(one.unscored is None for one in usable.rejected), 0
     if unscored:
         digests = _digests(usable)
         for file, published in zip(files, published_boards, strict=True):
@@ -189,8 +206,11 @@ def _digests(usable: "UsableRecords") -> list[str]:
     from oodbench.leaderboard.assembly import digests
     from oodbench.records.scored import ScoredRecord
 
-    unscored = [ScoredRecord(one.unscored, one.file, {}) for one in usable.rejected if one.unscored is not None]
-    return digests([*usable.records, *(one for one in unscored if one.record.suite.limit is None)])
+    cells = {scored.record.cell_id: scored for scored in usable.records}
+    for one in usable.rejected:
+        if one.unscored is not None and one.unscored.suite.limit is None:
+            cells.setdefault(one.unscored.cell_id, ScoredRecord(one.unscored, one.file, {}))
+    return digests(list(cells.values()))
 
 
 def _said_without_scores(usable: "UsableRecords", lacking: int) -> str:

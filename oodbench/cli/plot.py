@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from oodbench.cli.records import SCORES
+
 KINDS = ("roc", "scores", "layers", "matrix")
 SUFFIXES = (".pdf", ".png", ".svg")
 SHOWN = 6
@@ -32,6 +34,7 @@ SHOWN = 6
     help=f"Detectors, as tables name them. Default: the first {SHOWN}.",
 )
 @click.option("--classifier", default=None, metavar="NAME", help="Which classifier, where records are of several.")
+@SCORES
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Unknown sets. Default: all.")
 def command(
     kind: str,
@@ -39,6 +42,7 @@ def command(
     file: Path,
     detectors: tuple[str, ...],
     classifier: str | None,
+    scores: Path | None,
     datasets: tuple[str, ...],
 ) -> int:
     """Draw a plot for a paper from the records in results folders (default: oodbench-results).
@@ -61,7 +65,7 @@ def command(
         raise MissingPrerequisiteError(
             f"plots need {cause.name}; install it with `pip install 'oodbench[plots]'`."
         ) from cause
-    usable = usable_records(folders, "no record is left to draw")
+    usable = usable_records(folders, "no record is left to draw", scores=scores)
     made = boards(of_one_family(suites_of(usable.records).values(), classifier))
     if len(made) != 1:
         raise UsageError(f"the records are of {len(made)} suites or versions; a plot is of one.")

@@ -8,6 +8,13 @@ import click
 
 from oodbench.files.folders import RESULTS
 
+SCORES = click.option(
+    "--scores",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Folder of the files of scores that the results folders lack, such as `scores` of the run.",
+)
+
 if TYPE_CHECKING:
     from oodbench.comparison.usable import UsableRecords
 

@@ -139,6 +139,7 @@ class Pool:
         official: Number of samples of this split in the authors' release; None if only the card may state it.
         remarks: Number of images that something has to be said of, in words that follow "3 images", such as "are in
             another list than the official one".
+        made_from: The samples that these are made from, at the same positions; None if they are no one else's.
     """
 
     images: "Sequence[Image | Decoded] | Image"
@@ -150,6 +151,7 @@ class Pool:
     validation: "Pool | None" = None
     official: int | None = None
     remarks: Mapping[str, int] = field(default_factory=dict)
+    made_from: "Pool | None" = None
 
 
 def official_size(pool: Pool, card: Card) -> int | None:

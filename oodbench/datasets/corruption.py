@@ -58,7 +58,7 @@ def corruption(
     kind: Kind,
     severity: Annotated[int, Field(ge=1, le=5)] = 3,
     strengths: Literal["cifar", "imagenet"] = "cifar",
-    seed: int = 0,
+    seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Pool:
     """Corrupted images, in the style of CIFAR-10-C and ImageNet-C, with the labels of the others.
 
@@ -88,7 +88,7 @@ def corruption(
         generator = np.random.default_rng([seed, index])
         return Decoded(CORRUPTIONS[kind](np.asarray(original), strength, generator), remarks)
 
-    return replace(pool, images=LazyImages(len(pool.images), image), validation=None)
+    return replace(pool, images=LazyImages(len(pool.images), image), validation=None, made_from=pool)
 
 
 def _rounded(values: NDArray[np.floating]) -> Image:

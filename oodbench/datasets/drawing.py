@@ -123,6 +123,7 @@ def draw_splits(
     covariate = {name: _uncut(wholes[name], "covariate") for name in opened.covariate}
     further = [*tested.values(), *covariate.values(), *validation.values()]
     refuse_shared_samples([*known_splits, *exposed.values(), *further])
+    refuse_shared_originals([*known_splits, *exposed.values(), *further])
     if train is not None and not has_weights:
         trained_on = {int(label) for label in np.unique(train.labels)}
         _refuse_untrained(train, [meta, test], opened.known.test)
@@ -169,6 +170,26 @@ def refuse_shared_samples(splits: Sequence[Split]) -> None:
             )
 
 
+def refuse_shared_originals(splits: Sequence[Split]) -> None:
+    """Stop if images of a split are made from images of another one, but for known test samples under a shift.
+
+    Raises:
+        LeakError: They are; the message says how many.
+    """
+    for made in splits:
+        for other in splits:
+            if made.originals is None or other is made or (made.use == "covariate" and other.use == "test"):
+                continue
+            of_other = other.digests if other.originals is None else other.originals
+            is_shared = np.isin(made.originals, of_other[of_other != b""])
+            if is_shared.any() and not (made.use == other.use and made.use in ("covariate", "unknown")):
+                raise LeakError(
+                    f"{int(is_shared.sum())} of the {len(made.labels)} images of {made.dataset} ({made.use}) are made "
+                    f"from images of {other.dataset} ({other.use}); expected ones that are made from other images, or "
+                    'from the known test samples with group = "covariate".'
+                )
+
+
 def _inspect(
     opened: OpenedSuite, preprocessing: Preprocessing, suite: LoadedSuite, store: DigestStore, track: Track
 ) -> dict[str, list[InspectedPool]]:
@@ -177,7 +198,11 @@ def _inspect(
     pools = [(name, pool) for name, opened_set in sets.items() for pool in opened_set.pools]
     inspected: dict[str, list[InspectedPool]] = {}
     for name, pool in track(pools, len(pools), "reading data"):
-        inspected.setdefault(name, []).append(inspect_pool(pool, preprocessing, suite.suite.drawing, name, store))
+        seen = inspect_pool(pool, preprocessing, suite.suite.drawing, name, store)
+        if pool.made_from is not None:
+            originals = inspect_pool(pool.made_from, preprocessing, suite.suite.drawing, name, store)
+            seen = replace(seen, originals=originals.digests)
+        inspected.setdefault(name, []).append(seen)
     return inspected
 
 
@@ -322,6 +347,9 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
     if suite.duplicates == "keep":
         order = readable[np.argsort(inspected.digests[readable], kind="stable")]
         remarks |= {"duplicates that are kept": duplicates} if duplicates else {}
+        is_labelled = source.name == suite.known_name or source.source.group == "covariate"
+        contradictory = _with_other_labels(inspected, order) if is_labelled else 0
+        remarks |= {"of these with another label than the one before": contradictory} if contradictory else {}
     else:
         order = readable[first]
         left_out["duplicates"] = duplicates
@@ -369,8 +397,15 @@ def _whole(source: ResolvedSource, preprocessing: Preprocessing, inspected: Insp
         name_of=inspected.name_of,
         left_out={reason: count for reason, count in left_out.items() if count},
         remarks=remarks,
+        originals=inspected.originals,
     )
     return split.subset(order)
+
+
+def _with_other_labels(inspected: InspectedPool, order: NDArray[np.intp]) -> int:
+    """How many samples are equal to the one before them, and have another label; the samples in order of hashes."""
+    digests, labels = inspected.digests[order], inspected.pool.labels[order]
+    return int(((digests[1:] == digests[:-1]) & (labels[1:] != labels[:-1])).sum())
 
 
 def _cut(whole: Split, *uses: tuple[Use, int | None]) -> list[Split]:

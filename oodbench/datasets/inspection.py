@@ -39,12 +39,14 @@ class InspectedPool:
         digests: (N,): hash of each image; empty where it cannot be read.
         unreadable: Why images cannot be read, by position.
         remarks: What was converted or assumed, with the number of images.
+        originals: (N,): hash of the image that each one is made from; None if they are made from none.
     """
 
     pool: Pool
     digests: NDArray[np.bytes_]
     unreadable: Mapping[int, str]
     remarks: Mapping[str, int]
+    originals: NDArray[np.bytes_] | None = None
 
     def name_of(self, position: int) -> str:
         """What an image is called in messages."""

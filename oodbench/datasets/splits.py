@@ -35,6 +35,7 @@ class Split:
         labels: int64 (N,): the output of the classifier that stands for the class; −1 in unknown sets.
         indices: int64 (N,): positions in the adapter's split.
         digests: (N,): hash of each image.
+        originals: (N,): hash of the image that each one is made from; None if they are made from none.
         available: Number of samples in the adapter's split.
         official: Number of samples of that split in the authors' release, if the suite or the card states it.
         name_of: What the image at a position of the adapter's split is called in messages.
@@ -56,6 +57,7 @@ class Split:
     name_of: Callable[[int], str] = "image {}".format
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
+    originals: NDArray[np.bytes_] | None = None
 
     @property
     def images(self) -> Prepared:
@@ -83,6 +85,7 @@ class Split:
             labels=self.labels[positions],
             indices=self.indices[positions],
             digests=self.digests[positions],
+            originals=None if self.originals is None else self.originals[positions],
         )
 
 

@@ -18,39 +18,41 @@ ROWS = 4096
 Combine = Literal["probabilities", "logits"]
 
 
-@detector("ensemble", needs="member_logits", no_effect_on_scores=("seed",))
+@detector("ensemble", needs="member_logits")
 class Ensemble:
     """A detector of logits on a deep ensemble: the mean over the networks of all seeds of the suite.
 
     Lakshminarayanan, Pritzel, Blundell 2017, arXiv 1612.01474. The networks are trained on the same samples from other
     seeds. Which predictions are wrong is still told by the network of the cell's own seed, as for all other detectors.
     There is one ensemble: its scores are the same in the cells of all seeds, so that a spread over seeds says nothing
-    of it.
+    of it. A detector that takes a seed gets 0.
     """
 
     through = "members"
 
-    def __init__(self, detector: str, combine: Combine = "probabilities", seed: int = 0) -> None:
+    def __init__(self, detector: str, combine: Combine = "probabilities") -> None:
         """Choose the detector.
 
         Args:
             detector: A detector that needs the logits alone; its parameters are separated by ``;``.
             combine: What the mean is of: ``probabilities``, or ``logits`` as in OpenOOD.
-            seed: Seed of the detector, if it takes one.
 
         Raises:
-            UsageError: There is no such detector, or it needs more than the logits.
+            UsageError: There is no such detector, it needs more than the logits, or it learns from errors.
         """
         self.combine = combine
         inner = load_one("ensemble", detector)
         if set(inner.plugin.needs) != {"logits"}:
             needed = ", ".join(inner.plugin.needs)
             raise UsageError(f"takes a detector that needs the logits alone, and {detector} needs {needed}")
-        self._detector = inner.plugin.build(inner.parameters(seed))
+        if inner.plugin.fitted_on == "exposed":
+            raise UsageError(f"takes a detector that does not learn from errors, and {detector} does")
+        self._detector = inner.plugin.build(inner.parameters(seed=0))
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:
         """Fit the detector on the mean over the networks."""
         self._detector.fit(self._combined(evidence), labels)
+        self.learnt = getattr(self._detector, "learnt", {})
 
     def score(self, evidence: Evidence) -> Tensor:
         """The detector's scores of the mean over the networks."""

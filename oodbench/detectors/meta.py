@@ -105,6 +105,9 @@ class grad_combo(LogisticMeta):  # noqa: N801 - the name of the plugin
         return np.concatenate([_entropy(evidence), _gradients(evidence)], axis=1)
 
 
+# Samples of each class at least, so that two are left to fit on where a fold is held out.
+MEASURABLE = 4
+
 # Default inputs: detectors on the logits, the features and the gradients.
 INPUTS = ("entropy", "energy", "feature-norm", "grad-l2", "grad-max")
 
@@ -115,7 +118,8 @@ class meta(Supervised):  # noqa: N801 - the name of the plugin
 
     Inputs that learn from errors or exposed samples themselves are scored out of fold while it is fitted. It reports
     the permutation importance of each input: how much the AUROC falls, on parts of the fitting split that it was not
-    fitted on, when the input's values are shuffled (Breiman 2001, §10).
+    fitted on, when the input's values are shuffled (Breiman 2001, §10). With fewer than four wrong or unknown samples,
+    or right ones, that cannot be measured, and is left out.
 
     Args:
         inputs: Detectors by name, glob or with parameters: ``entropy+grad-*+knn:k=10``.
@@ -141,8 +145,10 @@ class meta(Supervised):  # noqa: N801 - the name of the plugin
     def _learn(self, inputs: NDArray[np.float64], target: NDArray[np.bool_]) -> None:
         self._model = self._make(inputs, target, self._seed)
         self.log_odds = self._model.states_log_odds
-        importances = importance(self._make, inputs, target, self._seed)
-        self.learnt = {"importance": dict(zip(self._names, importances, strict=True))}
+        self.learnt = {}
+        if min(target.sum(), (~target).sum()) >= MEASURABLE:
+            importances = importance(self._make, inputs, target, self._seed)
+            self.learnt = {"importance": dict(zip(self._names, importances, strict=True))}
 
     def score(self, evidence: Evidence) -> Tensor:
         """Log-odds of being wrong or unknown if the classifier states probabilities, else its decision function."""

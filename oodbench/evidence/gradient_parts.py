@@ -46,6 +46,14 @@ def set_norms(run: NetworkPass, *, ones: int | None = None) -> dict[str, Tensor]
     return run.squared_norms(loss)
 
 
+@evidence_part("loss_gradients", needs="backward", per_sample="float32, by metric and layer")
+def loss_gradients(
+    run: NetworkPass, *, loss: Literal["uniform", "confounding", "logsumexp"] = "uniform"
+) -> dict[str, Tensor]:
+    """The gradient metrics at another loss than that of the predicted label; see ``oodbench.gradients.losses``."""
+    return run.metrics(loss)
+
+
 @evidence_part("transformed_norms", needs="backward", per_sample="float32, by layer")
 def transformed_norms(run: NetworkPass, *, transform: Transform = "none", strength: float = 1.0) -> dict[str, Tensor]:
     """L1 norms of each layer's weight gradient of a transformed input, at the label that is predicted for the original.

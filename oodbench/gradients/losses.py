@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oodbench.errors import UsageError
 
-Loss = Literal["predicted", "uniform", "confounding", "exgrad"] | Callable[[Tensor], Tensor]
+Loss = Literal["predicted", "uniform", "confounding", "logsumexp", "exgrad"] | Callable[[Tensor], Tensor]
 """A loss. ``exgrad`` is the expectation of a metric over labels drawn from the softmax, by C backward passes."""
 
 
@@ -21,6 +21,7 @@ def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
         loss: ``predicted``: cross-entropy at the predicted label (Oberdiek, Rottmann, Gottschalk 2018, eq. 2).
             ``uniform``: cross-entropy with the uniform distribution (GradNorm; Huang, Geng, Li 2021, eq. 4).
             ``confounding``: cross-entropy with the all-ones label (after Lee, AlRegib 2020).
+            ``logsumexp``: the log-sum-exp of the logits, minus the energy (Wu et al. 2024, arXiv 2310.17163).
             A callable maps logits (N, C) to losses (N,).
         logits: (N, C).
 
@@ -41,8 +42,11 @@ def logit_gradient(loss: Loss, logits: Tensor) -> Tensor:
         return p - 1 / c
     if loss == "confounding":
         return c * p - 1
+    if loss == "logsumexp":
+        return p
     raise UsageError(
-        f"the loss {loss!r} is unknown; expected 'predicted', 'uniform', 'confounding', 'exgrad' or a callable."
+        f"the loss {loss!r} is unknown; expected 'predicted', 'uniform', 'confounding', 'logsumexp', 'exgrad' or a "
+        "callable."
     )
 
 

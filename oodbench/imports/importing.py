@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oodbench.errors import UsageError, listed, printable
+from oodbench.errors import MissingPrerequisiteError, UsageError, listed, printable
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evaluation.results import Memo, Samples, results
 from oodbench.files.bounded_io import MIB, UnreadableError, read_limited
@@ -19,7 +19,7 @@ from oodbench.imports.openood import read_openood
 from oodbench.imports.scores import ImportedScores, ScoredSet
 from oodbench.imports.tables import read_csv, read_npz, read_parquet_table
 from oodbench.machine.progress import Track, silent
-from oodbench.records.files import InvalidRecordError, order_of, parse_record
+from oodbench.records.files import InvalidRecordError, order_of, record_files
 from oodbench.records.record import (
     IDENTITY_VERSION,
     NO_VERSION,
@@ -232,9 +232,10 @@ def _pending(fields: Mapping[str, Any], scores: ImportedScores, imported: Import
 def _records_in(out: Path, suite: RecordedSuite) -> list[Record]:
     """The imported records of a suite in a results folder."""
     records = []
-    for file in sorted((out / "records").glob("*.json")):
-        with suppress(InvalidRecordError):
-            records.append(parse_record(file))
+    with suppress(MissingPrerequisiteError):  # there are none
+        for file in record_files(out):
+            with suppress(InvalidRecordError):
+                records.append(file.read())
     return [record for record in records if record.imported is not None and record.suite == suite]
 
 

@@ -8,13 +8,15 @@ from typing import cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from oodbench.errors import UsageError, listed
+from oodbench.errors import UsageError, listed, printable
 from oodbench.files.bounded_io import UnreadableError
 from oodbench.imports.pickles import PickledArray, Unread, read_pickle
 from oodbench.imports.scores import ImportedScores, ScoredSet, imported_scores, scored_set
 from oodbench.suites.schema import Group
 
 CONVENTION = "larger = more known in the file, sign turned"
+# Parts of the file that are not read, but are always there.
+WRITTEN = ("id", "ood", "csid", "id_preds", "id_labels", "csid_preds", "csid_labels")
 GROUPS: tuple[Group, ...] = tuple(group for group in get_args(Group) if group in ("near", "far"))
 
 
@@ -41,20 +43,23 @@ def read_openood(content: bytes, file: Path, known: str) -> ImportedScores:
         raise UsageError(f"{file} has no scores of the known test set; expected [pred, conf, gt] as id/test.")
     test = _known_set(ids["test"], f"{file}: id/test", known)
     meta = None if ids.get("val") is None else _known_set(ids["val"], f"{file}: id/val", known)
-    unknown, missing = [], []
+    unknown, missing, labelled = [], [], []
     for group in GROUPS:
-        for name, found in ({} if oods.get(group) is None else _part(oods, group, f"{file}: ood")).items():
+        for key, found in ({} if oods.get(group) is None else _part(oods, group, f"{file}: ood")).items():
+            name = _name(key, f"{file}: ood/{group}")
             place = f"ood/{group}/{name}"
             if found is None:
                 missing.append(place)
             else:
-                unknown.append(_unknown_set(found, f"{file}: {place}", str(name), group))
+                unknown.append(_unknown_set(found, f"{file}: {place}", name, group))
+                if (_triple(found, place)[2].astype(np.float64) >= 0).any():
+                    labelled.append(place)
     hint = "id/test has labels"
     return replace(
         imported_scores(file, [test], unknown, hint),
         meta=meta,
         convention=CONVENTION,
-        left_out=_left_out(scores, oods, missing),
+        left_out=_left_out(cast(Mapping[object, object], scores), ids, oods, missing, labelled),
     )
 
 
@@ -68,13 +73,40 @@ def _part(whole: object, name: str, where: str) -> Mapping[object, object]:
     return part
 
 
-def _left_out(scores: object, oods: Mapping[object, object], missing: list[str]) -> list[str]:
+def _name(key: object, where: str) -> str:
+    """The name of a set.
+
+    Raises:
+        UsageError: It is no text.
+    """
+    if not isinstance(key, str):
+        raise UsageError(f"{where} has a set whose name is a {type(key).__name__}; expected a text.")
+    return key
+
+
+def _left_out(
+    scores: Mapping[object, object],
+    ids: Mapping[object, object],
+    oods: Mapping[object, object],
+    missing: list[str],
+    labelled: list[str],
+) -> list[str]:
     """What is not imported, a sentence each."""
-    shifted = scores.get("csid") if isinstance(scores, dict) else None
-    sets = [str(name) for name, found in shifted.items() if found is not None] if isinstance(shifted, dict) else []
+    shifted = scores.get("csid")
+    sets = [_shown(name) for name, found in shifted.items() if found is not None] if isinstance(shifted, dict) else []
     said = [f"sets of covariate shift are not imported: {listed(sets)}"] if sets else []
     said += ["the validation unknowns ood/val are not imported"] if oods.get("val") is not None else []
+    others = [f"id/{_shown(key)}" for key, found in ids.items() if key not in ("test", "val") and found is not None]
+    others += [f"ood/{_shown(key)}" for key, found in oods.items() if key not in (*GROUPS, "val") and found is not None]
+    others += [_shown(key) for key, found in scores.items() if key not in WRITTEN and found is not None]
+    others += ["csid"] if shifted is not None and not isinstance(shifted, dict) else []
+    said += [f"labels from 0 on in {listed(labelled)} are not taken: its samples are unknown"] if labelled else []
+    said += [f"parts that OpenOOD does not write are not imported: {listed(others)}"] if others else []
     return said + ([f"there are no scores of {listed(missing)}"] if missing else [])
+
+
+def _shown(key: object) -> str:
+    return printable(key[:100]) if isinstance(key, str) else f"a {type(key).__name__}"
 
 
 def _known_set(found: object, where: str, name: str) -> ScoredSet:

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from oodbench.errors import UsageError, listed, one_line, printable
@@ -57,6 +58,8 @@ def read_parquet_table(content: bytes, file: Path, known: str) -> ImportedScores
         UsageError: It holds something else.
     """
     try:
+        with pq.ParquetFile(BytesIO(content)) as parquet:
+            _refuse_columns(parquet.schema_arrow.names, file)
         return _of_table(read_parquet(content, REQUIRED, OPTIONAL), file)
     except UnreadableError as cause:
         raise UsageError(f"{file} {cause}.") from cause
@@ -64,8 +67,12 @@ def read_parquet_table(content: bytes, file: Path, known: str) -> ImportedScores
         raise UsageError(f"{file} is no parquet file; expected a whole one.") from cause
 
 
-def _of_table(table: pa.Table, file: Path) -> ImportedScores:
-    names = table.column_names
+def _refuse_columns(names: Sequence[str], file: Path) -> None:
+    """Refuse a table that lacks a column, or has others or one twice.
+
+    Raises:
+        UsageError: It does.
+    """
     expected = f"expected {', '.join(REQUIRED)} and, if need be, {' and '.join(OPTIONAL)}, once each"
     strange = [name for name in names if name not in (*REQUIRED, *OPTIONAL) or names.count(name) > 1]
     missing = [name for name in REQUIRED if name not in names]
@@ -73,6 +80,11 @@ def _of_table(table: pa.Table, file: Path) -> ImportedScores:
         raise UsageError(f"{file} lacks the column {missing[0]!r}; {expected}.")
     if strange:
         raise UsageError(f"{file} has the column {printable(strange[0][:100])!r}; {expected}; a seed has its own file.")
+
+
+def _of_table(table: pa.Table, file: Path) -> ImportedScores:
+    names = table.column_names
+    _refuse_columns(names, file)
     if not table.num_rows:
         raise UsageError(f"{file} has no rows; expected one for each sample.")
     number, sets = _coded(table["dataset"], f"{file}: dataset")
@@ -171,7 +183,11 @@ def _unpacked(content: bytes, file: Path) -> Mapping[str, NDArray[np.generic]]:
                     f"{file} has {len(members):,} arrays of {unpacked:,} bytes; expected at most {MOST_ARRAYS:,} of "
                     f"{LARGEST_UNPACKED:,}."
                 )
-            return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+            names = [member.filename.removesuffix(".npy") for member in members]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UsageError(f"{file} has the array {printable(twice[:100])!r} twice; expected it once.")
+            return {name: _array(archive, member) for name, member in zip(names, members, strict=True)}
     except UsageError:
         raise
     except Exception as cause:  # zipfile and numpy raise half a dozen kinds for a damaged archive

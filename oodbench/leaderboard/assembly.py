@@ -24,7 +24,16 @@ from oodbench.records.scored import ScoredRecord
 # Fields that records, their suites, classifiers and data sets got after boards had been published.
 LATER = ("identity_version", "phase", "phases", "evidence_batch", "imported")
 LATER_OF_SUITES = ("missing",)
-LATER_OF_CLASSIFIERS = ("preprocessing", "network", "device", "precision", "weights_from", "probe", "trusted")
+LATER_OF_CLASSIFIERS = (
+    "preprocessing",
+    "network",
+    "device",
+    "precision",
+    "members",
+    "weights_from",
+    "probe",
+    "trusted",
+)
 LATER_OF_DATASETS = ("held_back", "left_out", "converted")
 
 

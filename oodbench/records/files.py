@@ -92,19 +92,30 @@ def record_files(folder: Path) -> list[RecordFile]:
     Raises:
         MissingPrerequisiteError: There are none.
     """
-    packed = folder / PACKED
     files = [RecordFile(file) for file in sorted((folder / "records").glob("*.json"))]
-    if packed.is_file():
-        try:
-            lines = read_limited(packed, LARGEST_PACKED).splitlines()
-        except (OSError, UnreadableError) as cause:
-            raise MissingPrerequisiteError(f"the records {packed} cannot be read: {cause}.") from cause
-        files += [RecordFile(packed / _cell_of(line, number), line) for number, line in enumerate(lines, start=1)]
+    packed = folder / PACKED
+    if packed.exists() or packed.is_symlink():
+        files += packed_records(packed)
     if not files:
         raise MissingPrerequisiteError(
             f"there are no records in {folder / 'records'}; expected a results folder of `oodbench run --out`."
         )
     return files
+
+
+def packed_records(file: Path) -> list[RecordFile]:
+    """The records in a file ``records.jsonl``.
+
+    Raises:
+        MissingPrerequisiteError: It cannot be read.
+    """
+    try:
+        lines = read_limited(file, LARGEST_PACKED).splitlines()
+    except OSError as cause:
+        raise MissingPrerequisiteError(f"the records {file} cannot be read: {cause.strerror}.") from cause
+    except UnreadableError as cause:
+        raise MissingPrerequisiteError(f"the file of records {file} {cause}.") from cause
+    return [RecordFile(file / _cell_of(line, number), line) for number, line in enumerate(lines, start=1)]
 
 
 def _cell_of(line: bytes, number: int) -> str:

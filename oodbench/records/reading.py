@@ -19,6 +19,7 @@ from oodbench.records.files import (
 )
 from oodbench.records.record import Record
 from oodbench.records.scored import Rejected
+from oodbench.records.verification import refuse_differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,6 +155,11 @@ def _refuse_other(record: Record, file: Path, records: dict[str, Record], places
         return
     if not has_same_scores(record, file.parents[1], earlier, places[record.cell_id]):
         raise InvalidRecordError(f"its cell is already there from {places[record.cell_id]}, with other scores")
+    try:
+        refuse_differences(record.results, earlier.results, resample=True)
+    except InvalidRecordError as cause:
+        where = places[record.cell_id]
+        raise InvalidRecordError(f"its cell is already there from {where}, with other figures: {cause}") from cause
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:

@@ -61,7 +61,7 @@ class ClassifierIdentity(_Model):
     ``preprocessing`` says how images are prepared; it is missing where the splits are drawn by the prepared images,
     whose hashes stand for it. ``network`` numbers networks that share all of that and compute something else.
     ``device`` is the type of the device that computed it and ``precision`` how; they are missing for float32 on the
-    processor.
+    processor. ``members`` has the hashes of the weights of an ensemble's networks, by seed.
     """
 
     weights_sha256: str
@@ -72,6 +72,7 @@ class ClassifierIdentity(_Model):
     network: int | None = None
     device: str | None = None
     precision: str | None = None
+    members: dict[str, str] | None = None
 
 
 class _Measured(_Model):
@@ -225,6 +226,7 @@ def cell_id(
     about: dict[str, Any] = {"normalisation": classifier.normalisation, "penultimate": classifier.penultimate}
     about |= {"code": classifier.code or None, "preprocessing": classifier.preprocessing}
     about |= {"network": classifier.network or None, "device": classifier.device, "precision": classifier.precision}
+    about |= {"members": classifier.members}
     known = {
         "suite": {key: value for key, value in suite if key != "missing"},
         "protocol": protocol,

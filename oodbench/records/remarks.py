@@ -41,8 +41,9 @@ def _ensembles(records: Sequence[Record]) -> list[str]:
     """Which detectors have the same scores in the cells of all seeds."""
     found: dict[str, set[str]] = {}
     for record in records:
-        if "members" in record.detector.params and isinstance(record.detector.params["members"], dict):
-            found.setdefault(", ".join(record.detector.params["members"]), set()).add(record.detector.name)
+        # Others that get the members' logits may use those of the cell's own network, too.
+        if record.detector.name == "ensemble" and record.classifier.members:
+            found.setdefault(", ".join(record.classifier.members), set()).add(record.detector.name)
     return [
         f"One ensemble of the networks of the seeds {seeds}, the same in the cells of each seed, so that a spread over "
         f"seeds says nothing of other ensembles: {listed(sorted(names))}."

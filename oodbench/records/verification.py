@@ -95,7 +95,7 @@ def _verified(
         )
     scored = scored_record(record, file, files, further)
     if record.status == "ok":
-        _refuse_differences(record.results, _results_again(scored, memo, resample=resample), resample=resample)
+        refuse_differences(record.results, _results_again(scored, memo, resample=resample), resample=resample)
     return scored
 
 
@@ -129,7 +129,7 @@ def _results_again(scored: ScoredRecord, memo: Memo, *, resample: bool) -> list[
     return results(known, unknown, record.threshold, memo, log_odds=stated, resample=resample)
 
 
-def _refuse_differences(stated: list[Result], expected: list[Result], *, resample: bool) -> None:
+def refuse_differences(stated: list[Result], expected: list[Result], *, resample: bool) -> None:
     """Compare the results that a record states with those computed from its scores.
 
     Raises:

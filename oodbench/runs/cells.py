@@ -9,6 +9,7 @@ import numpy as np
 
 from oodbench.datasets.splits import Split
 from oodbench.detectors.selection import BrokenDetector, SelectedDetector
+from oodbench.errors import OodbenchError
 from oodbench.evaluation.metrics import best_threshold
 from oodbench.evaluation.results import Memo, Result, Samples, results
 from oodbench.evidence.caching import engine
@@ -17,6 +18,7 @@ from oodbench.protocols.case import Case
 from oodbench.records.provenance import provenance, versions
 from oodbench.records.record import (
     IDENTITY_VERSION,
+    ClassifierIdentity,
     Record,
     RecordedClassifier,
     RecordedDataset,
@@ -62,11 +64,13 @@ class PendingRecord:
     Attributes:
         case: What the cell is fitted and tested on.
         cell_id: Its identity.
+        classifier: What decides the evidence.
         fields: The fields of the record that are known already.
     """
 
     case: Case
     cell_id: str
+    classifier: ClassifierIdentity
     fields: Mapping[str, Any]
 
 
@@ -81,13 +85,26 @@ class JobRunner:
 
     def pending(self, job: Job) -> list[PendingRecord]:
         """The pending records of a job, which follow from the trained weights alone."""
-        detector = _describe_detector(job.detector, self.trial)
+        detector = _describe_detector(job.detector, self.trial.seed)
         chooses = isinstance(job.detector, SelectedDetector) and bool(job.detector.candidates)
         further = list(self.trial.validation.values()) if chooses else []
+        classifier = self._classifier_of(job.detector)
         return [
-            _make_pending_record(self.trial, detector, protocol, case, further, self._describe)
+            _make_pending_record(self.trial, detector, classifier, protocol, case, further, self._describe)
             for protocol, case in job.cases
         ]
+
+    def _classifier_of(self, detector: SelectedDetector | BrokenDetector) -> ClassifierIdentity:
+        """What decides the evidence of a detector: of an ensemble also the weights of all members, if there are any."""
+        own = self.trial.classifier
+        if isinstance(detector, BrokenDetector) or "member_logits" not in _needs_of(list(detector.with_inputs())):
+            return own
+        try:
+            members = self.trial.members()
+        except OodbenchError:  # which its cells say
+            return own
+        weights = {str(seed): member.identity.weights_sha256 for seed, member in members.items()}
+        return own.model_copy(update={"members": weights})
 
     def _describe(self, split: Split) -> RecordedDataset:
         """The description of a split, made once for all cells."""
@@ -215,6 +232,7 @@ def _list_test_sets(trial: Trial, case: Case) -> list[Split]:
 def _make_pending_record(
     trial: Trial,
     detector: RecordedDetector,
+    classifier: ClassifierIdentity,
     protocol: str,
     case: Case,
     further: Sequence[Split],
@@ -236,8 +254,8 @@ def _make_pending_record(
         "detector": detector,
         "datasets": datasets,
     }
-    identity = cell_id(**fields, classifier=trial.classifier, engine=_engine(trial), versions=versions())
-    return PendingRecord(case, identity, fields)
+    identity = cell_id(**fields, classifier=classifier, engine=_engine(trial), versions=versions())
+    return PendingRecord(case, identity, classifier, fields)
 
 
 def _engine(trial: Trial) -> str:
@@ -252,7 +270,7 @@ def _begin_record(trial: Trial, detector: SelectedDetector | BrokenDetector, pen
         cell_id=pending.cell_id,
         status="ok",
         classifier=RecordedClassifier(
-            **dict(trial.classifier),
+            **dict(pending.classifier),
             name=classifier.name,
             accuracy=trial.accuracy,
             weights_from=trial.suite.weights_from,
@@ -277,17 +295,14 @@ def _list_plugins(trial: Trial, detector: SelectedDetector | BrokenDetector, pro
     }
 
 
-def _describe_detector(detector: SelectedDetector | BrokenDetector, trial: Trial) -> RecordedDetector:
+def _describe_detector(detector: SelectedDetector | BrokenDetector, seed: int) -> RecordedDetector:
     version, parameters = detector.provider.version, detector.given
     inputs: Sequence[SelectedDetector] = ()
     if isinstance(detector, SelectedDetector):
-        version, parameters = detector.version, detector.parameters(trial.seed)
+        version, parameters = detector.version, detector.parameters(seed)
         inputs = [*(detector.inputs if isinstance(detector.inputs, tuple) else ()), *detector.candidates]
         if detector.inner is not None:
             inputs.append(detector.inner)
-        if "member_logits" in detector.plugin.needs:  # the scores depend on the weights of all
-            networks = {str(seed): one.identity.weights_sha256 for seed, one in trial.members().items()}
-            parameters = {**parameters, "members": networks}
     return RecordedDetector(
         name=detector.name,
         version=version,
@@ -295,7 +310,7 @@ def _describe_detector(detector: SelectedDetector | BrokenDetector, trial: Trial
         distribution=detector.provider.distribution,
         distribution_version=detector.provider.version,
         given=list(detector.given),
-        inputs=[_describe_detector(source, trial) for source in inputs],
+        inputs=[_describe_detector(source, seed) for source in inputs],
     )
 
 

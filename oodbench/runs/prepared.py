@@ -1,9 +1,10 @@
 """A run with its data read: makes the trial and the jobs of each seed."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -124,13 +125,6 @@ class PreparedRun:
             of_others = of_parts(()) if "member_logits" in needs else 0.0
             return None if ms is None or of_others is None else ms + (len(suite.seeds) - 1) * of_others
 
-        @lru_cache(maxsize=1)
-        def members() -> Mapping[int, TrainedClassifier]:
-            # From the next seed on, so that processes that train different seeds do not wait for the same one.
-            later = sorted(suite.seeds, key=lambda one: (one < seed, one))
-            made = {one: own if one == seed else trained(one) for one in later}
-            return {one: made[one] for one in suite.seeds}
-
         exposed = {name for names in self.by_exposure for name in names}
         all_cases = [case for cases in self.by_exposure.values() for _, case in cases]
         tested = {name for case in all_cases for name in case.tested}
@@ -148,7 +142,7 @@ class PreparedRun:
             is_trained=suite.weights is None,
             classes=splits.classes,
             collector=own.collector,
-            members=members,
+            members=_members(suite, seed, own, trained),
             train=splits.train,
             meta=splits.meta,
             test=splits.test,
@@ -198,6 +192,45 @@ def _jobs_of(detector: SelectedDetector | BrokenDetector, by_exposure: Mapping[t
     return [Job(0, detector, (), tuple(case for cases in by_exposure.values() for case in cases))]
 
 
+def _members(
+    suite: Suite, seed: int, own: TrainedClassifier, trained: Callable[[int], TrainedClassifier]
+) -> Callable[[], Mapping[int, TrainedClassifier]]:
+    """Makes the classifiers of all seeds of a suite when they are first asked for.
+
+    Args:
+        suite: The suite.
+        seed: The seed of the trial.
+        own: Its classifier.
+        trained: Makes that of a seed.
+    """
+
+    def made() -> Mapping[int, TrainedClassifier] | OodbenchError:
+        found: dict[int, TrainedClassifier] = {}
+        # From the next seed on, so that processes that train different seeds do not wait for the same one.
+        for one in sorted(suite.seeds, key=lambda one: (one < seed, one)):
+            try:
+                found[one] = own if one == seed else trained(one)
+            except OodbenchError as error:
+                return OodbenchError(f"the network of seed {one}, a member of the ensemble, cannot be had: {error}")
+        for one, other in combinations(suite.seeds, 2):
+            if found[one].identity.weights_sha256 == found[other].identity.weights_sha256:
+                return OodbenchError(
+                    f"the networks of the seeds {one} and {other}, its members, have equal weights; expected two "
+                    "trainings"
+                )
+        return {one: found[one] for one in suite.seeds}
+
+    once = cache(made)
+
+    def members() -> Mapping[int, TrainedClassifier]:
+        found = once()
+        if isinstance(found, OodbenchError):
+            raise type(found)(*found.args)
+        return found
+
+    return members
+
+
 def _refuse_diverged(suite: Suite, classifier: Classifier, seed: int) -> None:
     """Refuse a classifier whose training diverged, before every detector fails on logits of NaN.
 
@@ -221,7 +254,7 @@ def _summaries(collector: EvidenceCollector, test: Split, unknown: Mapping[str, 
 
 def _identity(classifier: Classifier, suite: Suite, number: int) -> ClassifierIdentity:
     """What decides the evidence of a classifier, as records have it."""
-    preprocessing = classifier.preprocessing
+    preprocessing, computed = classifier.preprocessing, classifier.computing.identity
     return ClassifierIdentity(
         weights_sha256=classifier.weights_sha256,
         normalisation=preprocessing.normalisation,
@@ -230,5 +263,6 @@ def _identity(classifier: Classifier, suite: Suite, number: int) -> ClassifierId
         # The hashes of prepared images stand for it.
         preprocessing=preprocessing.identity if suite.drawing == "source" else None,
         network=number or None,
-        **classifier.computing.identity,
+        device=computed.get("device"),
+        precision=computed.get("precision"),
     )

@@ -1,5 +1,6 @@
 """Looks up all names in the specification of a run, once and before any data are read."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,8 +116,7 @@ def resolve_run(
     seeds = _seeds(suite.suite, spec.seeds)
     if suite.suite.weights not in (None, PRETRAINED, GIVEN):
         with suite.blamed("weights"):
-            for seed in seeds:
-                weights_file(suite.suite.weights, seed)
+            _refuse_equal_weights(suite.suite.weights, seeds)
     sources = resolve_sources(suite)
     time_limit = TimeLimit(spec.timeout, ends_process)
     detectors = select(spec.detectors, time_limit)
@@ -148,7 +148,6 @@ def _refuse_lone_member(detectors: Sequence[SelectedDetector | BrokenDetector], 
 
     Raises:
         UsageError: There is an ensemble, and the weights are of one training, or the suite has one seed.
-        MissingPrerequisiteError: The weights of a member are not there.
     """
     whole = [one for chosen in detectors if isinstance(chosen, SelectedDetector) for one in chosen.with_inputs()]
     ensembles = [detector for detector in whole if "member_logits" in detector.plugin.needs]
@@ -160,9 +159,26 @@ def _refuse_lone_member(detectors: Sequence[SelectedDetector | BrokenDetector], 
             f"{ensembles[0].label} is the mean over the networks of all seeds of the suite, and {suite.name} has "
             f"{found} only; expected at least two seeds, and {{seed}} in the names of weights."
         )
-    if suite.weights is not None:
-        for seed in suite.seeds:
-            weights_file(suite.weights, seed)
+
+
+def _refuse_equal_weights(weights: str, seeds: Sequence[int]) -> None:
+    """Refuse a file of weights that stands for two trainings.
+
+    Raises:
+        UsageError: The files of two seeds have the same content.
+        MissingPrerequisiteError: A file is not there.
+    """
+    seen: dict[tuple[str, str | None], Path] = {}
+    for seed in seeds:
+        file, key = weights_file(weights, seed)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        first = seen.setdefault((digest, key), file)
+        if first != file:
+            raise UsageError(
+                f"the weights {first} and {file} are equal, so their seeds are one training; give each its own, or "
+                "leave a seed out."
+            )
 
 
 def _providers(entries: Iterable[registry.PluginEntry | None]) -> dict[str, str]:

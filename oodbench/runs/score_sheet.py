@@ -1,5 +1,6 @@
 """The scores of detectors on all splits of a trial; each detector is fitted once and scores each split once."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -25,6 +26,8 @@ from oodbench.registry.isolation import Failure, TimeoutExceededError, attempt, 
 from oodbench.runs.fitting import FittedDetector, fit, refuse_changed_network, score, state_of
 from oodbench.runs.trial import Trial
 from oodbench.runs.tuning import Candidate, choose
+
+logger = logging.getLogger(__name__)
 
 # Number of folds: a supervised input scores each fold of its fitting samples by a fit on the others.
 FOLDS = 5
@@ -180,6 +183,12 @@ class DetectorScorer:
             known, *unknown = [of_split.scores for of_split in of_splits if isinstance(of_split, SplitScores)]
             names = [split.dataset for split in validation]
             tried.append(Candidate(candidate, known, dict(zip(names, unknown, strict=True))))
+        if failures and tried:
+            label, first = next(iter(failures.items()))
+            logger.warning(
+                "%s, seed %d: %d of %d candidates cannot be tried; %s: %s",
+                detector.label, self.trial.seed, len(failures), len(detector.candidates), label, first.error,
+            )  # fmt: skip
         return choose(tried, failures, detector.parameters(self.trial.seed)["objective"])
 
     def evidence(
@@ -259,6 +268,11 @@ class DetectorScorer:
         shared = fits[key]
         own = copy(shared.detector)
         for name in scoring:
+            if not hasattr(own, name):
+                raise OodbenchError(
+                    f"its decorator says that {name!r} is used in scoring only, and it has no such attribute; expected "
+                    f"the parameter in an attribute {name!r}, or without only_in_scoring"
+                )
             setattr(own, name, parameters[name])
         return replace(shared, detector=own)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oodbench.datasets.splits import Split
-from oodbench.errors import CellSkippedError, UsageError
+from oodbench.errors import CellSkippedError, OodbenchError, UsageError
 from oodbench.evidence import Evidence
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.records.record import ClassifierIdentity
@@ -133,7 +134,7 @@ class Trial:
         evidence = self.collector.evidence(split, needs)
         if "member_logits" not in needs:
             return evidence
-        logits = {str(seed): one.collector.evidence(split, ()).logits for seed, one in self.members().items()}
+        logits = {str(seed): one.collector.evidence(split, ()).logits for seed, one in self._trusted_members().items()}
         return Evidence(**evidence.parts, member_logits=logits)
 
     def predictions(self, split: Split) -> Tensor:
@@ -167,7 +168,8 @@ class Trial:
             self.collector.collect(split, of_validation)
 
         if "member_logits" in needs:
-            self._collect_members(trains=bool(of_training))
+            with suppress(OodbenchError):  # it costs the ensemble's cells, which say so
+                self._collect_members(trains=bool(of_training))
 
         classes = len(np.unique(self.test.labels))
         if self.is_trained and self.accuracy < HARDLY / classes:
@@ -181,16 +183,29 @@ class Trial:
             )
 
     def _collect_members(self, *, trains: bool) -> None:
-        """Collect the logits of an ensemble's members, on the training split too if a detector is fitted on it.
-
-        Raises:
-            UsageError: The outputs of a member are strange, and the user does not trust it.
-        """
-        for seed, member in self.members().items():
-            found = find_strange(member.collector, self.meta, self.test, self.classes, is_given=not self.is_trained)
-            self._refuse_strange([f"Seed {seed}: {sentence}" for sentence in found])
+        """Collect the logits of an ensemble's members, on the training split too if a detector is fitted on it."""
+        for member in self._trusted_members().values():
             for split in [*self.scored(), *([self.train] if trains and self.train else [])]:
                 member.collector.collect(split, ())
+
+    def _trusted_members(self) -> Mapping[int, TrainedClassifier]:
+        """The members of an ensemble.
+
+        Raises:
+            OodbenchError: One cannot be had, or its outputs are strange, and the user does not trust it.
+        """
+        members = self.members()
+        for seed in members.keys() - self._checked:
+            collector = members[seed].collector
+            found = find_strange(collector, self.meta, self.test, self.classes, is_given=not self.is_trained)
+            self._refuse_strange([f"the network of seed {seed}, a member of the ensemble: {one}" for one in found])
+            self._checked.add(seed)
+        return members
+
+    @cached_property
+    def _checked(self) -> set[int]:
+        """Seeds of members whose outputs were looked at."""
+        return {self.seed}
 
     def _refuse_strange(self, found: Sequence[str]) -> None:
         if found and not self.spec.trust_model:

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 import oodbench
 from oodbench.datasets.adapter import Request, load_dataset
 from oodbench.datasets.corruption import CORRUPTIONS, LARGE, SMALL
-from oodbench.errors import UsageError
+from oodbench.errors import LeakError, UsageError
 
 PIXELS = np.random.default_rng(0).integers(40, 200, (6, 32, 32, 3), dtype=np.uint8)
 SUITE = """
@@ -136,3 +136,86 @@ def test_it_is_of_something(folder):
         load_dataset("corruption").read(Request(folder, "test"), {"kind": "jpeg"})
     with pytest.raises(UsageError, match="corruption is of 'corruption'"):
         load_dataset("corruption").read(Request(folder, "test"), {"kind": "jpeg", "of": "corruption"})
+
+
+SPLIT = """
+name = "split"
+version = 1
+known = {{ adapter = "imagefolder", name = "digits", path = "known" }}
+seeds = [0]
+[input]
+size = 8
+[training]
+epochs = 1
+[sizes]
+exposed = 0
+[unknown]
+other = {{ adapter = "imagefolder", path = "other", group = "far" }}
+{more}
+"""
+BLUR = 'kind = "gaussian-blur", severity = 1'
+
+
+@pytest.fixture
+def split_folder(tmp_path):
+    """A known set with a training and a test split, and an unknown set; all images differ."""
+    generator = np.random.default_rng(0)
+    for name, n in (("known/train/a", 20), ("known/train/b", 20), ("known/test/a", 20), ("known/test/b", 20)):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(n):
+            Pillow.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "other").mkdir()
+    for i in range(30):
+        Pillow.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / "other" / f"{i}.png")
+    return tmp_path
+
+
+def run_split(folder, more):
+    (folder / "split.toml").write_text(SPLIT.format(more=more))
+    return oodbench.run(folder / "split.toml", ["entropy"], ["unknown-unknowns"], out=folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            f'bl = {{ adapter = "corruption", {BLUR}, group = "covariate", split = "train" }}',
+            r"images of bl \(covariate\) are made from images of digits \(train\)",
+        ),
+        (
+            f'bl = {{ adapter = "corruption", {BLUR}, group = "covariate", '
+            'of = { adapter = "imagefolder", path = "known", split = "train" } }',
+            r"images of bl \(covariate\) are made from images of digits \(train\)",
+        ),
+        (
+            f'bl = {{ adapter = "corruption", {BLUR}, group = "near" }}',
+            r"images of bl \(unknown\) are made from images of digits \(meta\)",
+        ),
+        (
+            f"[validation]\ncorruption = {{ {BLUR} }}",
+            r"images of corruption \(validation\) are made from images of digits \(meta\)",
+        ),
+        (
+            f'[validation]\nva = {{ adapter = "corruption", {BLUR}, '
+            'of = { adapter = "imagefolder", path = "other" } }',
+            r"30 of the 30 images of va \(validation\) are made from images of other \(unknown\)",
+        ),
+        (
+            f'[validation]\nva = {{ adapter = "corruption", {BLUR}, '
+            'of = { adapter = "imagefolder", path = "known", split = "test" } }',
+            r"images of va \(validation\) are made from images of digits \((meta|test)\)",
+        ),
+    ],
+)
+def test_images_that_are_made_from_those_of_another_split_are_a_leak(split_folder, more, message):
+    with pytest.raises(LeakError, match=message):
+        run_split(split_folder, more)
+
+
+def test_known_test_samples_and_samples_of_their_own_may_be_corrupted(split_folder):
+    (record,) = run_split(
+        split_folder,
+        f'bl = {{ adapter = "corruption", {BLUR}, group = "covariate" }}\n'
+        f'br = {{ adapter = "corruption", kind = "brightness", severity = 5, group = "covariate" }}',
+    )
+    assert record.status == "ok"

@@ -1,6 +1,7 @@
 """``ensemble``: means over the networks of a suite's seeds, against closed forms and through whole runs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_records_name_the_weights_of_all_members_and_the_detector(records):
     ensembles = [one for one in records.records if one.detector.name == "ensemble"]
     assert len(ensembles) == 6
     for record in ensembles:
-        assert record.detector.params["members"] == weights
+        assert record.classifier.members == weights
         assert [one.name for one in record.detector.inputs] in (["max-softmax"], ["max-logit"])
     cost = {(one.detector.name, one.seed): one.timing.evidence_ms_per_sample for one in records.records}
     assert cost["ensemble", 0] == pytest.approx(3 * cost["max-softmax", 0])
@@ -190,7 +191,8 @@ def test_third_parties_get_the_logits_by_seed(suite, tmp_path):
 
     (record,) = run(suite, disagreement, seeds=[2], out=tmp_path)
     assert record.status == "ok", record.error
-    assert set(record.detector.params["members"]) == {"0", "1", "2"}
+    assert set(record.classifier.members) == {"0", "1", "2"}
+    assert remarks_on([record]) == [one for one in remarks_on([record]) if "ensemble" not in one]
 
 
 def test_processes_have_the_same_ensemble(suite, records, tmp_path):
@@ -232,3 +234,71 @@ def test_one_training_is_no_ensemble(tmp_path):
 def test_what_the_record_says_is_plain_json(records):
     for record in records.records:
         json.loads(record.model_dump_json())
+
+
+def with_weights(folder, *seeds):
+    """A suite with weights by seed, and a network of one layer."""
+    (folder / "net.py").write_text(
+        "from torch import nn\n\ndef net(channels, size, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))\n"
+    )
+    known = 'known = { adapter = "digits", split = "test" }\nclassifier = "net.py:net"\nweights = "s{seed}.pt"'
+    (folder / "several.toml").write_text(SUITE.replace('known = "digits"', known))
+    for seed, drawn in enumerate(seeds):
+        if drawn is not None:
+            save(folder / f"s{seed}.pt", drawn)
+    return folder / "several.toml"
+
+
+def test_a_member_that_cannot_be_had_costs_the_cells_of_the_ensemble_alone(tmp_path):
+    suite = with_weights(tmp_path, 0, 1, None)
+    names = ["ensemble:detector=entropy", "entropy"]
+    records = run(suite, *names, seeds=[0], out=tmp_path / "out", trust_model=True)
+    by_name = {record.detector.name: record for record in records}
+    assert by_name["entropy"].status == "ok"
+    assert by_name["ensemble"].status == "failed"
+    assert "the network of seed 2, a member of the ensemble, cannot be had: " in by_name["ensemble"].error
+    save(tmp_path / "s2.pt", 2)
+    records = run(suite, *names, seeds=[0], out=tmp_path / "out", trust_model=True)
+    assert {record.status for record in records} == {"ok"}
+
+
+def test_equal_weights_are_no_several_trainings(tmp_path):
+    suite = with_weights(tmp_path, 0, 1)
+    shutil.copy(tmp_path / "s1.pt", tmp_path / "s2.pt")
+    with pytest.raises(UsageError, match=r"the weights .*s1\.pt and .*s2\.pt are equal, so their seeds are one train"):
+        run(suite, "entropy", out=tmp_path / "out", trust_model=True)
+    (record,) = run(suite, "ensemble:detector=entropy", seeds=[0], out=tmp_path / "out", trust_model=True)
+    assert "the networks of the seeds 1 and 2, its members, have equal weights" in record.error
+
+
+def test_boards_over_classifiers_have_the_ensembles_of_each(tmp_path):
+    suite = with_weights(tmp_path, 0, 1, 2)
+    for seed in range(3):
+        save(tmp_path / f"b{seed}.pt", 10 + seed)
+    for weights in ("s{seed}.pt", "b{seed}.pt"):
+        run(suite, "ensemble:detector=entropy", "entropy", out=tmp_path / "out", trust_model=True,
+            weights=str(tmp_path / weights))  # fmt: skip
+    done = command_line("leaderboard", "build", tmp_path / "out", "-o", tmp_path / "two.md")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "two.md").read_text()
+    assert "ensemble" in text
+    assert "some classifier has no figure of it" not in text
+
+
+def test_a_detector_that_learns_from_errors_is_refused():
+    with pytest.raises(UsageError, match="does not learn from errors, and entropy-meta does"):
+        select(["ensemble:detector=entropy-meta"])
+
+
+def test_what_the_inner_detector_learnt_is_told(suite, tmp_path):
+    (record,) = run(suite, "ensemble:detector=temperature-scaling", seeds=[0], out=tmp_path)
+    (alone,) = run(suite, "temperature-scaling", seeds=[0], out=tmp_path)
+    assert record.detector.learnt.keys() == alone.detector.learnt.keys()
+
+
+def test_a_random_detector_is_the_same_in_all_seeds(suite, tmp_path):
+    run(suite, "ensemble:detector=random", out=tmp_path)
+    found = oodbench.read_results(tmp_path)
+    first, *others = [of(found, "ensemble", seed)["score"] for seed in range(3)]
+    assert all((other == first).all() for other in others)

@@ -329,3 +329,44 @@ def test_fpr95_is_that_of_scikit_learn(folder):
     fpr, tpr, _ = roc_curve(chosen.label < 0, chosen.score, drop_intermediate=False)
     result = next(one for one in record.results if one.dataset == "svhn")
     assert result.metrics["fpr95_unknown_positive"].value == pytest.approx(fpr[tpr >= 0.95][0])
+
+
+def test_parts_that_are_not_imported_are_told(tmp_path, caplog):
+    content = scores(0)
+    content["ood"]["mid"] = content["ood"]["near"]
+    content["id"]["train"] = content["id"]["test"]
+    content["foo"] = 1
+    content["csid"] = [1]
+    file = write(tmp_path / "x_s0.pkl", content)
+    found = read_openood(file.read_bytes(), file, "known")
+    assert found.left_out == ["parts that OpenOOD does not write are not imported: id/train, ood/mid, foo, csid"]
+
+
+def test_labels_of_known_classes_in_unknown_sets_are_told(tmp_path):
+    content = scores(0)
+    pred, conf, gt = content["ood"]["far"]["svhn"]
+    content["ood"]["far"]["svhn"] = [pred, conf, np.zeros_like(gt)]
+    file = write(tmp_path / "x_s0.pkl", content)
+    said = read_openood(file.read_bytes(), file, "known").left_out
+    assert said == ["labels from 0 on in ood/far/svhn are not taken: its samples are unknown"]
+
+
+@pytest.mark.parametrize("place", ["ood", "csid", "id"])
+def test_a_number_of_thousands_of_digits_as_a_name_is_one_sentence(tmp_path, place):
+    content = scores(0)
+    if place == "ood":
+        content["ood"]["near"][10**5000] = content["ood"]["near"]["cifar100"]
+        file = write(tmp_path / "x_s0.pkl", content)
+        with pytest.raises(UsageError, match="has a set whose name is a int; expected a text"):
+            read_openood(file.read_bytes(), file, "known")
+        return
+    content.setdefault(place, {})[10**5000] = content["id"]["test"]
+    file = write(tmp_path / "x_s0.pkl", content)
+    assert "a int" in " ".join(read_openood(file.read_bytes(), file, "known").left_out)
+
+
+def test_a_packed_folder_has_its_imported_records(files, folder, tmp_path):
+    """Another file of the same detector and seed is refused there, too."""
+    assert command_line("leaderboard", "pack", folder, "-o", tmp_path).returncode == 0
+    with pytest.raises(UsageError, match="already, imported from another file"):
+        oodbench.import_scores("openood", [files / "good_s1.pkl"], "bench", "good:power=2", out=tmp_path, seeds=[0])

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -240,3 +241,31 @@ def test_what_is_left_out_is_said():
 def test_unknown_samples_have_no_label_whatever_the_file_says():
     found = read_openood(pickle.dumps(changed(ood__near__cifar100__2=np.arange(20))), Path("a.pkl"), "known")
     assert set(found.unknown[0].labels) == {-1}
+
+
+@pytest.mark.parametrize(
+    ("extra", "column"),
+    [({"seed": [0, 0, 0]}, "seed"), ({"Index": [0, 1, 2]}, "Index"), ({"model": ["a", "b", "c"]}, "model")],
+)
+def test_no_column_of_a_parquet_file_is_dropped_in_silence(extra, column):
+    with pytest.raises(UsageError, match=f"has the column '{column}'; .* a seed has its own file"):
+        read(read_parquet_table, parquet(**extra))
+
+
+def test_a_column_that_is_there_twice_is_refused():
+    names = ["dataset", "label", "prediction", "score", "index", "index"]
+    columns = [["known", "known", "far"], [0, 1, -1], [0, 0, 2], [0.5, 0.75, 0.875], [0, 1, 0], [1, 0, 0]]
+    written = io.BytesIO()
+    pq.write_table(pa.table(columns, names=names), written)
+    with pytest.raises(UsageError, match=r"has the column 'index'; .* once each"):
+        read(read_parquet_table, written.getvalue())
+
+
+@pytest.mark.parametrize("second", ["far/far-off/score.npy", "far/far-off/score"])
+def test_an_array_that_is_there_twice_is_refused(second):
+    content = io.BytesIO(archive())
+    with warnings.catch_warnings(), zipfile.ZipFile(content, "a") as added:
+        warnings.simplefilter("ignore", UserWarning)
+        added.writestr(second, added.read("far/far-off/score.npy"))
+    with pytest.raises(UsageError, match="has the array 'far/far-off/score' twice"):
+        read(read_npz, content.getvalue())

@@ -148,3 +148,55 @@ def test_records_that_do_not_follow_from_their_scores_are_not_packed(run, tmp_pa
     assert done.returncode == 1
     assert "left out" in done.stderr
     assert len(oodbench.read_results(tmp_path / "packed").records) == 5
+
+
+def test_packing_never_loses_what_was_packed(run, folder, tmp_path):
+    oodbench.run("digits", ["max-logit"], ["known"], [0], out=tmp_path / "second")
+    file = folder / "digits" / "records.jsonl"
+    before = file.read_text()
+    done = command_line("leaderboard", "pack", tmp_path / "second", "-o", folder / "digits")
+    assert done.returncode == 2
+    assert "has 6 records, and 6 of them are not among those that are packed; name its folder, too" in done.stderr
+    assert file.read_text() == before
+    done = command_line("leaderboard", "pack", folder / "digits", tmp_path / "second", "-o", folder / "digits")
+    assert done.returncode == 2, "their scores lie elsewhere"
+    assert file.read_text() == before
+    both = [folder / "digits", tmp_path / "second"]
+    done = command_line("leaderboard", "pack", *both, "-o", folder / "digits", "--scores", run / "scores")
+    assert done.returncode == 0, done.stderr
+    assert len(oodbench.read_results(folder / "digits").records) == 7
+
+
+def test_compare_and_plot_find_scores_elsewhere(run, folder):
+    arguments = ["entropy", "energy", "digits", "--scores", run / "scores"]
+    done = command_line("compare", *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "digits-7-9" in done.stdout
+
+
+def test_loose_and_packed_records_of_the_same_cells_count_once(run, folder):
+    shutil.copytree(run / "records", folder / "digits" / "records")
+    found = check(folder)
+    assert (found.returncode, "is of these 6 records, but the scores of 4 are not here" in found.stdout) == (0, True)
+
+
+def test_a_packed_line_with_other_figures_is_rejected(folder):
+    file = folder / "digits" / "records.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    other = json.loads(json.dumps(next(line for line in lines if line.get("scores"))))
+    next(iter(other["results"][0]["metrics"].values()))["value"] = 0.123
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, other]))
+    results = oodbench.read_results(folder / "digits")
+    assert len(results.records) == 6
+    assert ["with other figures" in str(rejected) for rejected in results.rejected] == [True]
+
+
+def test_a_folder_in_place_of_the_file_is_one_sentence(folder, tmp_path):
+    (folder / "digits" / "records.jsonl").unlink()
+    (folder / "digits" / "records.jsonl").mkdir()
+    with pytest.raises(oodbench.OodbenchError, match=r"records\.jsonl"):
+        oodbench.read_results(folder / "digits")
+    (tmp_path / "file").write_text("")
+    done = command_line("leaderboard", "pack", folder / "digits", "-o", tmp_path / "file" / "x")
+    assert done.returncode in (2, 3)
+    assert "Traceback" not in done.stderr

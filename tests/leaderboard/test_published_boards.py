@@ -20,7 +20,7 @@ COSTLY = {"grad-norm", "grad-uncertainty", "gram", "mahalanobis-odin", "mcd", "m
 # has to be told a detector.
 LATER = {
     *("adascale-a", "adascale-l", "cfood", "ensemble", "iodin", "relation", "residual", "tuned"),
-    *("blood", "gaia-a", "gaia-z", "git-style", "gran-style", "grood", "purview"),
+    *("blood", "gaia-a", "gaia-z", "git-style", "gran-style", "grad-density", "grad-duo", "grood", "purview"),
 }
 # These suites have no covariate sets.
 WITH_COVARIATE = {"covariate", "full-spectrum"}
