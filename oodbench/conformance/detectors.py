@@ -445,4 +445,6 @@ def _sequences(option: Any, checked: CheckedDetector) -> list[object]:  # noqa: 
     make = get_origin(option)
     if kind is str:
         return [make(("max-softmax",)), make(("energy", "random"))] if "scores" in checked.plugin.needs else []
+    if get_origin(kind) is Literal:
+        return [make((literal,)) for literal in get_args(kind)]
     return [make([kind(2 + i) for i in range(n)]) for n in range(1, 7)]

@@ -16,11 +16,10 @@ from oodbench.errors import CellSkippedError
 from oodbench.evidence import Evidence
 
 Values = NDArray[np.float64]
+Classes = NDArray[np.int64]
 Model = Literal["knn", "gaussian", "class-gaussian", "gmm"]
 Loss = Literal["predicted", "uniform", "confounding", "logsumexp", "norms"]
 Beside = Literal["entropy", "energy"]
-Density = Callable[[Values, NDArray[np.int64]], Values]
-"""From inputs (N, K) and predicted classes (N,) to how far each sample is from the known ones, (N,)."""
 
 PARTS: dict[Loss, str] = {
     "predicted": "gradients",
@@ -100,78 +99,95 @@ class MetricDensity:
         k: For ``knn``, which neighbour counts.
     """
 
-    def __init__(self, values: Values, classes: NDArray[np.int64], model: Model, k: int) -> None:
+    def __init__(self, values: Values, classes: Classes, model: Model, k: int) -> None:
         self._inputs = MonotoneInputs(values)
         if not self._inputs.columns:
             raise CellSkippedError("all gradient metrics are constant on the known samples")
         self._density = DENSITIES[model](self._inputs(values), classes, k)
 
-    def __call__(self, values: Values, classes: NDArray[np.int64]) -> Values:
+    def __call__(self, values: Values, classes: Classes) -> Values:
         """The distance of each sample, (N,)."""
         return self._density(self._inputs(values), classes)
 
 
-def _knn(inputs: Values, classes: NDArray[np.int64], k: int) -> Density:
+class Neighbours:
     """Distance to the k-th nearest known sample of the predicted class; of any, where the class has too few."""
-    from sklearn.neighbors import NearestNeighbors
 
-    if len(inputs) < k:
-        raise CellSkippedError(f"k is {k}, and there are {len(inputs)} known samples to be near to")
-    groups = {int(label): inputs[classes == label][:NEIGHBOURS] for label in np.unique(classes)}
-    of_class = {label: NearestNeighbors(n_neighbors=k).fit(group) for label, group in groups.items() if len(group) >= k}
-    of_all = NearestNeighbors(n_neighbors=k).fit(inputs[:NEIGHBOURS])
+    def __init__(self, inputs: Values, classes: Classes, k: int) -> None:
+        from sklearn.neighbors import NearestNeighbors
 
-    def distance(values: Values, predicted: NDArray[np.int64]) -> Values:
-        distances = np.empty(len(values))
-        for label in np.unique(predicted):
-            chosen = predicted == label
-            distances[chosen] = of_class.get(int(label), of_all).kneighbors(values[chosen])[0][:, -1]
+        if len(inputs) < k:
+            raise CellSkippedError(f"k is {k}, and there are {len(inputs)} known samples to be near to")
+        groups = {int(label): inputs[classes == label][:NEIGHBOURS] for label in np.unique(classes)}
+        self._of_class = {
+            label: NearestNeighbors(n_neighbors=k).fit(group) for label, group in groups.items() if len(group) >= k
+        }
+        self._of_all = NearestNeighbors(n_neighbors=k).fit(inputs[:NEIGHBOURS])
+
+    def __call__(self, inputs: Values, classes: Classes) -> Values:
+        """The distance of each sample, (N,)."""
+        distances = np.empty(len(inputs))
+        for label in np.unique(classes):
+            chosen = classes == label
+            nearest = self._of_class.get(int(label), self._of_all)
+            distances[chosen] = nearest.kneighbors(inputs[chosen])[0][:, -1]
         return distances
 
-    return distance
 
-
-def _gaussian(inputs: Values, classes: NDArray[np.int64], k: int) -> Density:
+class Gaussian:
     """Squared Mahalanobis distance to the mean, with a shrunk covariance (Ledoit, Wolf 2004)."""
-    from sklearn.covariance import LedoitWolf
 
-    fitted = LedoitWolf().fit(inputs)
-    return lambda values, predicted: np.asarray(fitted.mahalanobis(values), dtype=np.float64)
+    def __init__(self, inputs: Values, classes: Classes, k: int) -> None:
+        from sklearn.covariance import LedoitWolf
+
+        self._fitted = LedoitWolf().fit(inputs)
+
+    def __call__(self, inputs: Values, classes: Classes) -> Values:
+        """The distance of each sample, (N,)."""
+        return np.asarray(self._fitted.mahalanobis(inputs), dtype=np.float64)
 
 
-def _class_gaussian(inputs: Values, classes: NDArray[np.int64], k: int) -> Density:
-    """Minus twice the log-density of the Gaussian of the predicted class, each with a shrunk covariance."""
-    from sklearn.covariance import LedoitWolf
+class ClassGaussians:
+    """Minus twice the log-density of the Gaussian of the predicted class, up to a constant; each has its covariance."""
 
-    labels, counts = np.unique(classes, return_counts=True)
-    fitted = {int(label): LedoitWolf().fit(inputs[classes == label]) for label in labels[counts > 1]}
-    of_all = LedoitWolf().fit(inputs)
+    def __init__(self, inputs: Values, classes: Classes, k: int) -> None:
+        from sklearn.covariance import LedoitWolf
 
-    def distance(values: Values, predicted: NDArray[np.int64]) -> Values:
-        distances = np.empty(len(values))
-        for label in np.unique(predicted):
-            chosen, own = predicted == label, fitted.get(int(label), of_all)
-            distances[chosen] = own.mahalanobis(values[chosen]) - np.linalg.slogdet(own.precision_)[1]
+        labels, counts = np.unique(classes, return_counts=True)
+        self._of_class = {int(label): LedoitWolf().fit(inputs[classes == label]) for label in labels[counts > 1]}
+        self._of_all = LedoitWolf().fit(inputs)
+
+    def __call__(self, inputs: Values, classes: Classes) -> Values:
+        """The distance of each sample, (N,)."""
+        distances = np.empty(len(inputs))
+        for label in np.unique(classes):
+            chosen, own = classes == label, self._of_class.get(int(label), self._of_all)
+            distances[chosen] = own.mahalanobis(inputs[chosen]) - np.linalg.slogdet(own.precision_)[1]
         return distances
 
-    return distance
 
-
-def _gmm(inputs: Values, classes: NDArray[np.int64], k: int) -> Density:
+class Mixture:
     """Minus the log-density of a mixture of Gaussians with diagonal covariances, as many as there are classes."""
-    from sklearn.mixture import GaussianMixture
 
-    many = min(len(np.unique(classes)), len(inputs))
-    fitted = GaussianMixture(many, covariance_type="diag", reg_covar=1e-3, random_state=0).fit(inputs)
-    return lambda values, predicted: np.asarray(-fitted.score_samples(values), dtype=np.float64)
+    def __init__(self, inputs: Values, classes: Classes, k: int) -> None:
+        from sklearn.mixture import GaussianMixture
+
+        many = min(len(np.unique(classes)), len(inputs))
+        mixture = GaussianMixture(many, covariance_type="diag", reg_covar=1e-3, random_state=0)
+        self._fitted = mixture.fit(inputs)
+
+    def __call__(self, inputs: Values, classes: Classes) -> Values:
+        """The distance of each sample, (N,)."""
+        return np.asarray(-self._fitted.score_samples(inputs), dtype=np.float64)
 
 
-DENSITIES: Mapping[Model, Callable[[Values, NDArray[np.int64], int], Density]] = {
-    "knn": _knn,
-    "gaussian": _gaussian,
-    "class-gaussian": _class_gaussian,
-    "gmm": _gmm,
+DENSITIES: Mapping[Model, Callable[[Values, Classes, int], Callable[[Values, Classes], Values]]] = {
+    "knn": Neighbours,
+    "gaussian": Gaussian,
+    "class-gaussian": ClassGaussians,
+    "gmm": Mixture,
 }
+"""Each from inputs (N, K) and predicted classes (N,) of known samples, and k."""
 
 
 def _parts(parameters: Mapping[str, object]) -> tuple[str, ...]:
