@@ -7,6 +7,7 @@ import pytest
 from oodbench import registry
 from oodbench.comparison.families import family_labels
 from oodbench.leaderboard.assembly import digest
+from oodbench.records.files import record_files
 from oodbench.records.record import Record
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards"
@@ -59,3 +60,35 @@ def test_published_boards_have_five_seeds_of_all_detectors_and_protocols(name):
     assert sum(text.count(f"**{outcome}**") for outcome in ("held", "did not hold", "not separable")) == 4
     assert all(f"{one}, seeds 0, 1, 2, 3, 4: skipped: " in text for one in SKIPPED)
     assert (PUBLISHED / f"{name}.html").stat().st_size < 1_000_000
+
+
+FAMILY = {"blood", "gaia-a", "gaia-z", "git-style", "gran-style", "grad-density", "grad-duo", "grood", "purview"}
+
+
+def test_the_board_of_cifar10_has_all_detectors_on_a_published_network():
+    """OpenOOD's kinds of unknowns, a shift, and a search; its scores are not in the repository."""
+    records = [file.read() for file in record_files(PUBLISHED / "cifar10")]
+    assert not (PUBLISHED / "cifar10" / "scores").exists()
+    # Its network has no dropout.
+    assert {record.detector.name for record in records if record.status == "skipped"} == SKIPPED | {"mcd"}
+    assert {record.status for record in records} == {"ok", "skipped"}
+    told = {record.detector.name for record in records if record.detector.name == "tuned"}
+    expected = {*of("oodbench", "detectors"), *(one for one in of("pytorch-ood", "detectors") if "/" not in one)}
+    assert {record.detector.name for record in records} - told == expected - FAMILY - {"tuned", "ensemble"}
+    assert {record.protocol for record in records} == {"known", "unknown-unknowns", *WITH_COVARIATE}
+    assert {record.seed for record in records} == {0}
+    assert {record.classifier.weights_from for record in records} == {"models/resnet20-12fca82f.th"}
+    sizes = {name: dataset.n for record in records for name, dataset in record.datasets.items()}
+    assert {name: sizes[name] for name in ("cifar10", "cifar100", "tin", "texture", "notmnist", "jpeg")} == {
+        "cifar10": 9_000, "cifar100": 9_998, "tin": 7_793, "texture": 300, "notmnist": 10_000, "jpeg": 5_000,
+    }  # fmt: skip
+    entropy = {record.protocol: record for record in records if record.detector.name == "entropy"}
+    accuracies = {one.dataset: 1 - one.n_wrong / one.n_known for one in entropy["covariate"].results}
+    assert accuracies["cifar10"] - accuracies["jpeg"] > 0.1
+    tuned = {record.detector.params["detector"]: record for record in records if record.detector.name == "tuned"}
+    assert tuned.keys() == {"ash", "react", "knn"}
+    assert all(one.detector.learnt["chosen"] for one in tuned.values())
+    text = (PUBLISHED / "cifar10.md").read_text(encoding="utf-8")
+    assert f"`{digest(records)[:16]}`" in text
+    assert "one seed says nothing of other trainings" in text
+    assert sum(file.stat().st_size for file in PUBLISHED.glob("cifar10/*.*") if file.is_file()) < 3_000_000
