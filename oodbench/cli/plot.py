@@ -8,7 +8,7 @@ import click
 
 from oodbench.cli.records import SCORES
 
-KINDS = ("roc", "scores", "layers", "matrix")
+KINDS = ("roc", "scores", "layers", "matrix", "price")
 SUFFIXES = (".pdf", ".png", ".svg")
 SHOWN = 6
 

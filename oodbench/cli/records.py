@@ -35,8 +35,24 @@ def usable_records(
     """
     usable = read(folders, resample=resample, scores=scores)
     say_left_out(usable)
+    refuse_without_scores(usable)
     usable.require_some(what)
     return usable
+
+
+def refuse_without_scores(usable: "UsableRecords") -> None:
+    """Refuse to go on with cells that were skipped alone, as the scores of all others are not there.
+
+    Raises:
+        UsageError: No record with results is left, and some lack their scores.
+    """
+    from oodbench.errors import UsageError
+
+    lacking = sum(rejected.unscored is not None for rejected in usable.rejected)
+    if lacking and not any(scored.samples for scored in usable.records):
+        raise UsageError(
+            f"the scores of all {lacking} records with results are not there; name their folder by --scores."
+        )
 
 
 def read(folders: Sequence[Path], *, resample: bool, scores: Path | None) -> "UsableRecords":

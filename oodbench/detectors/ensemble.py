@@ -44,9 +44,9 @@ class Ensemble:
         inner = load_one("ensemble", detector)
         if set(inner.plugin.needs) != {"logits"}:
             needed = ", ".join(inner.plugin.needs)
-            raise UsageError(f"takes a detector that needs the logits alone, and {detector} needs {needed}")
+            raise UsageError(f"ensemble takes a detector that needs the logits alone, and {detector} needs {needed}.")
         if inner.plugin.fitted_on == "exposed":
-            raise UsageError(f"takes a detector that does not learn from errors, and {detector} does")
+            raise UsageError(f"ensemble takes a detector that does not learn from errors, and {detector} does.")
         self._detector = inner.plugin.build(inner.parameters(seed=0))
 
     def fit(self, evidence: Evidence, labels: Tensor) -> None:

@@ -21,7 +21,7 @@ from oodbench.records.record import Record, RecordedDataset
 from oodbench.records.remarks import remarks_on
 from oodbench.records.scored import ScoredRecord
 
-# Fields that records, their suites, classifiers and data sets got after boards had been published.
+# Fields that records, their suites, classifiers, data sets and timings got after boards had been published.
 LATER = ("identity_version", "phase", "phases", "evidence_batch", "imported")
 LATER_OF_SUITES = ("missing",)
 LATER_OF_CLASSIFIERS = (
@@ -35,6 +35,7 @@ LATER_OF_CLASSIFIERS = (
     "trusted",
 )
 LATER_OF_DATASETS = ("held_back", "left_out", "converted")
+LATER_OF_TIMINGS = ("forward_ms_per_sample",)
 
 
 def boards(cells: Sequence[ScoredRecord], note: str = "", command: str = "") -> list[Board]:
@@ -125,6 +126,8 @@ def digest(records: Sequence[Record]) -> str:
         unsaid: dict[str, Any] = _at_defaults(record, LATER)
         unsaid["suite"] = _at_defaults(record.suite, LATER_OF_SUITES)
         unsaid["classifier"] = _at_defaults(record.classifier, LATER_OF_CLASSIFIERS)
+        if record.timing is not None:
+            unsaid["timing"] = _at_defaults(record.timing, LATER_OF_TIMINGS)
         unsaid["datasets"] = {
             name: _at_defaults(dataset, LATER_OF_DATASETS) for name, dataset in record.datasets.items()
         }

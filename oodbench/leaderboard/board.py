@@ -62,6 +62,8 @@ class Row(_Model):
         rank_high: Worst place that the data leave possible.
         tied: Whether it is one of several detectors that may be the best.
         cost_ms: Milliseconds for each image, evidence and scoring, mean over the seeds.
+        price: The same in forward passes of the classifier; None where these were not measured.
+        on_front: Whether no cheaper detector of the table has a better figure in the column that ranks.
         figures: Its figures, one for each column.
     """
 
@@ -72,6 +74,8 @@ class Row(_Model):
     rank_high: int | None = None
     tied: bool = False
     cost_ms: float | None
+    price: float | None = None
+    on_front: bool = False
     figures: tuple[Figure, ...]
 
 

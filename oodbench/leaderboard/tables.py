@@ -232,9 +232,11 @@ def _rows(
                 rank_high=rank.high if rank else None,
                 tied=bool(rank and rank.tied),
                 cost_ms=_cost(compared),
+                price=_price(compared),
                 figures=tuple(figures[index] for figures in by_column),
             )
         )
+    rows = _with_front(rows, ranking)
     return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))
 
 
@@ -300,6 +302,30 @@ def _cost(compared: ComparedDetector) -> float | None:
         if timing is not None and timing.evidence_ms_per_sample is not None
     ]
     return mean(known) if known else None
+
+
+def _price(compared: ComparedDetector) -> float | None:
+    """Cost of an image in forward passes, mean over the cells."""
+    timings = [scored.record.timing for of_seed in compared.cells.values() for scored in of_seed.values()]
+    known = [
+        (timing.evidence_ms_per_sample + timing.score_ms_per_sample) / timing.forward_ms_per_sample
+        for timing in timings
+        if timing is not None and timing.evidence_ms_per_sample is not None and timing.forward_ms_per_sample
+    ]
+    return mean(known) if known else None
+
+
+def _with_front(rows: list[Row], ranking: int | None) -> list[Row]:
+    """The rows, with those marked that nothing cheaper beats in the column that ranks."""
+    if ranking is None:
+        return rows
+    priced = [(row.price, value) for row in rows if row.price is not None and (value := row.figures[ranking].value)]
+
+    def beaten(row: Row) -> bool:
+        own = row.figures[ranking].value
+        return own is None or row.price is None or any(price < row.price and value >= own for price, value in priced)
+
+    return [row.model_copy(update={"on_front": not beaten(row)}) for row in rows]
 
 
 def _covers(record: Record, name: str) -> bool:

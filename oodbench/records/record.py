@@ -127,11 +127,15 @@ class RecordedScores(_Model):
 
 
 class Timing(_Model):
-    """Seconds of fitting, and milliseconds for each sample of scoring and of the evidence that the detector needs."""
+    """Seconds of fitting, and milliseconds for each sample of scoring and of the evidence that the detector needs.
+
+    ``forward_ms_per_sample`` is what a forward pass of the classifier takes, measured as the evidence is.
+    """
 
     fit_s: float
     score_ms_per_sample: float
     evidence_ms_per_sample: float | None = None
+    forward_ms_per_sample: float | None = None
 
 
 class Provenance(_Model):

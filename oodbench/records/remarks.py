@@ -30,11 +30,29 @@ def remarks_on(records: Sequence[Record]) -> list[str]:
         counts_of = ", ".join(f"{n:,} of {name}" for name, n in held_back.items())
         remarks.append(f"Held back for exposure, and not tested on: {counts_of}.")
     remarks += _ensembles(records)
+    remarks += _chosen(records)
     remarks += _computed_on(records)
     remarks += _imported(records)
     trusted = dict.fromkeys(finding for record in records for finding in record.classifier.trusted)
     remarks += [f"Trusted all the same: {finding}" for finding in trusted]
     return remarks
+
+
+def _chosen(records: Sequence[Record]) -> list[str]:
+    """What searches chose, by how much, and which candidates could not be tried."""
+    found: dict[str, None] = {}
+    for record in sorted(records, key=lambda record: (record.detector.name, record.seed)):
+        learnt = record.detector.learnt
+        if record.detector.name != "tuned" or "chosen" not in learnt:
+            continue
+        said = f"{learnt['chosen']} (seed {record.seed}"
+        if "preferred_to" in learnt:
+            second = learnt["preferred_to"]
+            said += f"; by {second['by']['auroc']:+.4f} AUROC before {second['candidate']}"
+        failed = learnt.get("failed", {})
+        said += f"; {len(failed)} of {len(failed) + len(learnt['candidates'])} could not be tried" if failed else ""
+        found[f"{said})"] = None
+    return [f"Chosen by the validation sets: {', '.join(found)}."] if found else []
 
 
 def _ensembles(records: Sequence[Record]) -> list[str]:

@@ -85,7 +85,8 @@ def scored_record(
     path = file.parents[1] / record.scores.path
     if path not in files:
         own = scores_path(record.scores.path, file.parents[1])
-        files[path] = read_scores(own if further is None or own.is_file() else further / own.name)
+        elsewhere = [] if further is None else [further / own.name, further / "scores" / own.name]
+        files[path] = read_scores(next((file for file in (own, *elsewhere) if file.is_file()), own))
     tested = _samples(record, files[path])
     return ScoredRecord(record, file, tested, tuple(name for name in tested if files[path].is_labelled(name)))
 

@@ -167,6 +167,7 @@ class JobRunner:
                 fit_s=sheet.fitted.seconds,
                 score_ms_per_sample=1e3 * seconds / count,
                 evidence_ms_per_sample=trial.evidence_ms(sheet.needs),
+                forward_ms_per_sample=trial.evidence_ms(()),
             ),
         }
 

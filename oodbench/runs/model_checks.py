@@ -64,12 +64,20 @@ def find_strange(
     right = np.concatenate([p == y.numpy() for p, y in zip(predictions, labels, strict=True)])
     found = _permutation(name, predictions, [y.numpy() for y in labels], classes)
     found += _normalisation(collector.classifier, splits[1], labels[1])
+    # Each split by itself, too: the labels of one alone may be wrong.
+    whole, halves = ("known samples", right), [p == y.numpy() for p, y in zip(predictions, labels, strict=True)]
+    named = [
+        whole,
+        *((f"samples of {split.dataset} ({split.use})", r) for split, r in zip(splits, halves, strict=True)),
+    ]
     chance = 1 / len(np.unique(np.concatenate([y.numpy() for y in labels])))
-    if not found and len(right) >= ENOUGH and right.mean() < chance + NEAR_CHANCE * (1 - chance):
+    low = [one for one in named if len(one[1]) >= ENOUGH and one[1].mean() < chance + NEAR_CHANCE * (1 - chance)]
+    if low and not found:
+        what, of_split = low[0]
         found.append(
-            f"the classifier {name} is right on {_percent(right)} of {len(right):,} known samples, which is near "
+            f"the classifier {name} is right on {_percent(of_split)} of {len(of_split):,} {what}, which is near "
             f"chance ({100 * chance:.1f} %), although its weights are given: look at its preprocessing ([input]), the "
-            "order of its outputs (`classes`), and whether the weights are trained."
+            "order of its outputs (`classes`), the labels, and whether the weights are trained."
         )
     return found
 

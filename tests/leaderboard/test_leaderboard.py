@@ -257,11 +257,11 @@ def test_markdown_is_read_back_as_the_figures(board):
     table = next(one for one in board.tables if one.protocol == "unknown-unknowns")
     lines = text.partition(table.title)[2].split("\n## ")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert rows[0] == ["rank", "detector", *map(wording.column, table.columns), "ms / image"]
+    assert rows[0] == ["rank", "detector", *map(wording.column, table.columns), "ms / image", "× forward"]
     assert "noise (far)" in rows[0]
     for row, drawn in zip(table.rows, rows[2:], strict=True):
         assert drawn[1] == row.detector
-        for figure, cell in zip(row.figures, drawn[2:-1], strict=True):
+        for figure, cell in zip(row.figures, drawn[2:-2], strict=True):
             bold = "**" if figure.tied else ""
             assert cell.startswith(f"{bold}{figure.value:.4f}{bold} [{figure.low:.4f}, {figure.high:.4f}] ± ")
 

@@ -54,6 +54,7 @@ def test_the_board_is_that_of_the_folder_but_for_its_command(run, folder):
 
 def test_it_is_checked_with_its_scores_and_without(run, folder):
     assert "follows from its records" in check(folder, "--scores", run / "scores").stdout
+    assert "follows from its records" in check(folder, "--scores", run).stdout, "the results folder is found, too"
     without = check(folder)
     assert without.returncode == 0
     assert "is of these 6 records, but the scores of 4 are not here" in without.stdout
@@ -100,8 +101,8 @@ def test_other_scores_are_refused(run, folder, tmp_path):
 
 def test_what_needs_scores_says_that_they_are_not_there(folder):
     done = command_line("leaderboard", "build", "digits", cwd=folder)
-    assert done.returncode == 1
-    assert "2 records, seed 0" in done.stdout, "those of cells that were skipped, which have no scores"
+    assert done.returncode == 2
+    assert "the scores of all 4 records with results are not there; name their folder by --scores" in done.stderr
     assert "left out: 4 records whose scores are not there" in done.stderr
     results = oodbench.read_results(folder / "digits")
     finished = next(one for one in results.records if one.scores)

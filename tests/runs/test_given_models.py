@@ -1,6 +1,7 @@
 """Given networks: what may be tested on, what their outputs give away, and objects instead of files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 import oodbench
+from oodbench.conformance.problem import problem
 from oodbench.errors import UsageError
+from oodbench.runs.model_checks import find_strange
 
 SIZE, CLASSES = 8, 12
 CODE = """
@@ -378,3 +381,19 @@ def test_sets_that_nothing_is_left_of_are_one_sentence(folder):
     write_suite(folder, text=SUITE.replace(', split = "test"', ""))
     with pytest.raises(UsageError, match=r"has 144 samples.*too few for"):
         run(folder)
+
+
+def test_wrong_labels_of_one_split_alone_are_noticed(trial_of_given):
+    """The labels of the test list are those of other images; those of the meta split are right."""
+    collector, meta, test, classes = trial_of_given
+    assert find_strange(collector, meta, test, classes, is_given=True) == []
+    shifted = replace(test, labels=(test.labels + 1) % len(classes))
+    (sentence,) = find_strange(collector, meta, shifted, classes, is_given=True)
+    assert "samples of bars (test), which is near chance" in sentence
+    assert "the labels" in sentence
+
+
+@pytest.fixture
+def trial_of_given():
+    trial = problem()
+    return trial.collector, trial.meta, trial.test, trial.classes

@@ -14,6 +14,7 @@ from oodbench.detectors.selection import select
 from oodbench.errors import LeakError, UsageError
 from oodbench.evidence.collector import EvidenceCollector
 from oodbench.machine.phases import Meter
+from oodbench.records.remarks import remarks_on
 from oodbench.registry.isolation import Failure
 from oodbench.runs.score_sheet import DetectorScorer
 
@@ -295,3 +296,12 @@ def test_mistakes_in_validation_are_named_with_their_key(tmp_path, wrong, messag
     (tmp_path / "suite.toml").write_text(SUITE.replace("noise = { n = 60 }", wrong))
     with pytest.raises(UsageError, match=message):
         run(tmp_path / "suite.toml", "entropy", out=tmp_path / "out")
+
+
+def test_boards_say_what_was_chosen_and_what_could_not_be_tried(chosen):
+    (said,) = [sentence for sentence in remarks_on([chosen["tuned"]]) if "Chosen" in sentence]
+    learnt = chosen["tuned"].detector.learnt
+    assert said.startswith("Chosen by the validation sets: knn:normalize=false,k=50 (seed 0; by +")
+    assert f"AUROC before {learnt['preferred_to']['candidate']}; " in said
+    assert f"{len(learnt['failed'])} of 5 could not be tried)." in said
+    assert not [sentence for sentence in remarks_on([chosen["knn"]]) if "Chosen" in sentence]

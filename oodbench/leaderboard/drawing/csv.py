@@ -8,8 +8,8 @@ from oodbench.leaderboard.board import Board
 
 HEADER = (
     "suite", "version", "seeds", "protocol", "detector", "exposed", "rank", "rank_low", "rank_high", "tied_with_first",
-    "cost_ms", "column", "metric", "datasets", "value", "ci_low", "ci_high", "spread_over_seeds", "tied_with_best",
-    "digest", "generator",
+    "cost_ms", "price", "on_front", "column", "metric", "datasets", "value", "ci_low", "ci_high", "spread_over_seeds",
+    "tied_with_best", "digest", "generator",
 )  # fmt: skip
 
 
@@ -37,8 +37,9 @@ def _lines(board: Board) -> list[list[object]]:
     return [
         [
             board.suite, board.version, "+".join(map(str, board.seeds)), of_protocol.protocol, row.detector,
-            "+".join(row.exposed), row.rank, row.rank_low, row.rank_high, row.tied, row.cost_ms, column.name,
-            column.metric, "+".join(column.datasets), figure.value, figure.low, figure.high, figure.spread, figure.tied,
+            "+".join(row.exposed), row.rank, row.rank_low, row.rank_high, row.tied, row.cost_ms,
+            row.price, row.on_front, column.name, column.metric, "+".join(column.datasets),
+            figure.value, figure.low, figure.high, figure.spread, figure.tied,
             board.digest, board.generator,
         ]
         for of_protocol in board.tables

@@ -72,18 +72,26 @@ def _claims(claims: Sequence[Claim]) -> list[str]:
 def _table(table: Table) -> list[str]:
     exposes = wording.shows_exposure(table)
     names = [_escaped(wording.column(column)) for column in table.columns]
-    header = ["rank", "detector", *(["exposed to"] if exposes else []), *names, "ms / image"]
+    header = [
+        "rank",
+        "detector",
+        *(["exposed to"] if exposes else []),
+        *names,
+        "ms / image",
+        *([wording.PRICE] if wording.shows_price(table) else []),
+    ]
     complete = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is not None]
     others = [_row(row, table, exposes=exposes) for row in table.rows if row.rank is None]
     line = [["", "*unranked: a figure is missing*", *[""] * (len(header) - 2)]] if others else []
-    notes = "\n".join(f"- {_escaped(sentence)}" for sentence in table.notes)
+    notes = "\n".join(f"- {_escaped(sentence)}" for sentence in wording.notes(table))
     drawn = _grid(header, [*complete, *line, *others]) if table.rows else ""
     return [f"## {_escaped(table.title)}", f"{_escaped(table.caption)}.", drawn, notes]
 
 
 def _row(row: Row, table: Table, *, exposes: bool) -> list[str]:
     exposed = [_escaped(wording.exposure(row, table))] if exposes else []
-    return [wording.rank(row), _escaped(row.detector), *exposed, *map(_figure, row.figures), wording.cost(row)]
+    costs = [wording.cost(row), *([wording.price(row)] if wording.shows_price(table) else [])]
+    return [wording.rank(row), _escaped(row.detector), *exposed, *map(_figure, row.figures), *costs]
 
 
 def _figure(figure: Figure) -> str:

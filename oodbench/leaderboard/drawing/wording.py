@@ -104,6 +104,31 @@ def cost(row: Row) -> str:
     return MISSING if row.cost_ms is None else f"{row.cost_ms:.2g}"
 
 
+PRICE = "× forward"
+"""Heading of the price: how many forward passes of the classifier the cost of an image is."""
+
+
+PRICES = "× forward: cost of an image in forward passes of the classifier; ◆ marks what nothing cheaper beats in rank."
+
+
+def shows_price(table: Table) -> bool:
+    """Whether any price of a table is known."""
+    return any(row.price is not None for row in table.rows)
+
+
+def notes(table: Table) -> list[str]:
+    """The notes of a table, with what its prices are."""
+    return [*table.notes, *([PRICES] if shows_price(table) else [])]
+
+
+def price(row: Row) -> str:
+    """The price of an image in forward passes, two digits; ◆ where nothing cheaper does better."""
+    if row.price is None:
+        return MISSING
+    shown = f"{row.price:.2g}" if row.price < 100 else f"{row.price:.0f}"
+    return f"{shown} ◆" if row.on_front else shown
+
+
 def title(board: Board) -> str:
     """The suite and version of a board, and the classifier where there are several."""
     return f"{board.suite}, version {board.version}{f', {board.classifier}' if board.classifier else ''}"
