@@ -93,7 +93,7 @@ class Pass:
     def squared_norms(self, loss: Loss) -> dict[str, Tensor]:
         """Squared L2 norm of each sample's gradient by each parameter, float64 (N,), by the parameter's name."""
         sums, scale = self._sums(logit_gradient(loss, self.logits))
-        return {name: sums[id(p)].second * scale**2 for name, p in self.model.named_parameters() if id(p) in sums}
+        return {name: sums[id(p)].second * scale**2 for name, p in self.model.named_parameters()}
 
     def _expected_metrics(self, per_layer: bool) -> dict[str, Tensor]:
         p = self.logits.double().softmax(dim=1)

@@ -56,16 +56,17 @@ def _chosen(records: Sequence[Record]) -> list[str]:
 
 
 def _ensembles(records: Sequence[Record]) -> list[str]:
-    """Which detectors have the same scores in the cells of all seeds."""
-    found: dict[str, set[str]] = {}
-    for record in records:
-        # Others that get the members' logits may use those of the cell's own network, too.
-        if record.detector.name == "ensemble" and record.classifier.members:
-            found.setdefault(", ".join(record.classifier.members), set()).add(record.detector.name)
+    """That `ensemble` has the same scores in the cells of all seeds."""
+    # Other detectors that get the members' logits may use those of the cell's own network, too.
+    members = {
+        ", ".join(record.classifier.members)
+        for record in records
+        if record.detector.name == "ensemble" and record.classifier.members
+    }
     return [
         f"One ensemble of the networks of the seeds {seeds}, the same in the cells of each seed, so that a spread over "
-        f"seeds says nothing of other ensembles: {listed(sorted(names))}."
-        for seeds, names in sorted(found.items())
+        "seeds says nothing of other ensembles: ensemble."
+        for seeds in sorted(members)
     ]
 
 

@@ -61,13 +61,13 @@ def find_strange(
     if strange or not is_given:
         return strange
     predictions = [of_split.argmax(dim=1).numpy() for of_split in logits]
-    right = np.concatenate([p == y.numpy() for p, y in zip(predictions, labels, strict=True)])
+    halves = [p == y.numpy() for p, y in zip(predictions, labels, strict=True)]
+    right = np.concatenate(halves)
     found = _permutation(name, predictions, [y.numpy() for y in labels], classes)
     found += _normalisation(collector.classifier, splits[1], labels[1])
     # Each split by itself, too: the labels of one alone may be wrong.
-    whole, halves = ("known samples", right), [p == y.numpy() for p, y in zip(predictions, labels, strict=True)]
     named = [
-        whole,
+        ("known samples", right),
         *((f"samples of {split.dataset} ({split.use})", r) for split, r in zip(splits, halves, strict=True)),
     ]
     chance = 1 / len(np.unique(np.concatenate([y.numpy() for y in labels])))
